@@ -1,0 +1,682 @@
+"""Cache: a bounded mapping in the process's own memory, at the speed of dict.
+
+The table, its policy and the hit path are C (src/); here are the Python-facing methods: argument
+checks, what is slow by nature, and nothing a hit passes through but one call.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+from libc.math cimport INFINITY, isinf
+
+from cachecore._arrays cimport is_array, snapshot
+
+import math
+from collections.abc import Mapping, MutableMapping
+from os import urandom
+from heapq import heappush, heapreplace
+from sys import getsizeof as sys_getsizeof
+from types import GenericAlias
+
+import numpy as np
+
+from cachecore.flight import Flights
+from cachecore.sentinel import MISSING
+from cachecore.settings import positive_int, seconds, share, size_in_bytes
+from cachecore.stats import CacheStats
+from cachecore.views import CacheItems, CacheKeys, CacheValues
+
+cdef extern from "Python.h":
+    object PySequence_Fast(object iterable, const char *message)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object fast)
+    bint PyObject_CheckBuffer(object value)
+    int Py_ReprEnter(object value) except -1
+    void Py_ReprLeave(object value)
+    void PyObject_ClearWeakRefs(object value)
+
+cdef extern from "cc_batch.h":
+    ctypedef struct cc_rows:
+        char *start
+        Py_ssize_t count, row_size, items
+        PyObject *descr
+        PyTypeObject *array_type
+
+    object cc_table_get_many(cc_table *table, PyObject *keys, PyObject *absent)
+    bint cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows,
+                         char *found) except 0
+
+cdef extern from "cc_slots.h":
+    object cc_owned(PyObject *reference)  # hands a new reference over to Cython
+    double cc_table_jitter(cc_table *table) noexcept
+    int cc_cache_install(PyTypeObject *cache_type, size_t table_offset) except -1
+
+cdef enum:
+    MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
+    REPR_ENTRIES = 1000
+
+
+# --- what the methods share -----------------------------------------------------------------------
+
+cdef inline PyObject *callback(Cache cache) noexcept:
+    return NULL if cache.on_evict is None else <PyObject *>cache.on_evict
+
+
+cdef uint64_t size_of(Cache cache, object key, object value) except? 0xFFFFFFFFFFFFFFFF:
+    """Bytes that an entry counts for: key, value, overhead."""
+    cdef object size
+    if cache.getsizeof is not None:
+        size = cache.getsizeof(value)
+        if isinstance(size, float):
+            size = math.ceil(size)
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"getsizeof must return an int, not {type(size).__name__}")
+        if not 0 <= size < 2**62:
+            raise ValueError(f"getsizeof must return 0 ... 2**62 bytes, not {size}")
+    elif PyObject_CheckBuffer(value):
+        size = memoryview(value).nbytes
+    else:
+        size = sys_getsizeof(value)
+    return <uint64_t>size + <uint64_t>sys_getsizeof(key) + CC_ENTRY_OVERHEAD
+
+
+cdef double lifetime_of(Cache cache, object ttl) except -1:
+    """Seconds that an entry set now is to live: the argument, or the cache's own with jitter."""
+    cdef double lifetime = cache.lifetime if ttl is None else <double>seconds(ttl, "ttl")
+    if cache.jitter != 0 and not isinf(lifetime):
+        lifetime *= 1 - cache.jitter * cc_table_jitter(&cache.table)
+    return lifetime
+
+
+cdef int fill_item(Cache cache, cc_item *item, object key, object value, double ttl,
+                   double cost) except -1:
+    if not cache.ready:
+        raise RuntimeError("Cache.__init__ was not called")
+    item.key = <PyObject *>key
+    item.value = <PyObject *>value
+    item.size = size_of(cache, key, value) if cache.table.sized else 0
+    item.ttl = ttl
+    item.cost = cost
+    item.keep = False
+    item.kept = NULL
+    return 0
+
+
+cdef inline object storable(Cache cache, object value):
+    """The value as it is kept: arrays as snapshots."""
+    return snapshot(value) if cache.copy_arrays and is_array(value) else value
+
+
+cdef object put(Cache cache, object key, object value, double ttl, double cost):
+    cdef cc_item item
+    value = storable(cache, value)
+    fill_item(cache, &item, key, value, ttl, cost)
+    cc_table_set(&cache.table, &item, callback(cache))
+    return value
+
+
+cdef object put_default(Cache cache, object key, object value):
+    """What is there under a key, else `value`, which is then set: one look-up."""
+    cdef cc_item item
+    value = storable(cache, value)
+    fill_item(cache, &item, key, value, lifetime_of(cache, None), 1)
+    item.keep = True
+    cc_table_set(&cache.table, &item, callback(cache))
+    return value if item.kept == NULL else cc_owned(item.kept)
+
+
+cdef object sequence(object keys, str name):
+    """`keys` as a list or tuple."""
+    if isinstance(keys, (str, bytes)):
+        raise TypeError(f"{name} must be an iterable of keys, not one {type(keys).__name__}")
+    try:
+        return PySequence_Fast(keys, "")
+    except TypeError:
+        if hasattr(type(keys), "__iter__"):
+            raise
+        raise TypeError(
+            f"{name} must be an iterable of keys, not {type(keys).__name__}") from None
+
+
+# --- iteration ------------------------------------------------------------------------------------
+
+cdef enum:
+    KEYS, VALUES, ITEMS
+
+
+cdef class CacheIterator:
+    """Walks a cache in table order; RuntimeError when the cache changed in structure since."""
+
+    cdef Cache cache
+    cdef uint64_t version
+    cdef uint32_t slot
+    cdef int kind
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef uint32_t now
+        cdef cc_record *record
+        if self.cache is None:
+            raise StopIteration
+        cc_table_now_if_expiring(&self.cache.table, &now)
+        if self.version != self.cache.table.version:
+            self.cache = None
+            raise RuntimeError("cache changed during iteration")
+        record = cc_table_next(&self.cache.table, now, &self.slot)
+        if record == NULL:
+            self.cache = None
+            raise StopIteration
+        if self.kind == KEYS:
+            return <object>cc_record_key(record)
+        if self.kind == VALUES:
+            return <object>cc_record_value(record)
+        return (<object>cc_record_key(record), <object>cc_record_value(record))
+
+
+cdef CacheIterator iterate(Cache cache, int kind):
+    cdef CacheIterator iterator = CacheIterator.__new__(CacheIterator)
+    iterator.cache = cache
+    iterator.version = cache.table.version
+    iterator.slot = 0
+    iterator.kind = kind
+    return iterator
+
+
+cdef int configure(Cache cache, object maxsize, object max_bytes, object timer) except -1:
+    """Gives an empty cache its bounds and its clock."""
+    cdef bint sized = max_bytes is not None or cache.getsizeof is not None
+    cache.maxsize_given = maxsize
+    cc_table_init(&cache.table, limit_of(maxsize), CC_NO_BOUND if max_bytes is None else max_bytes,
+                  sized, int.from_bytes(urandom(8), "little"))
+    if timer is not None:
+        Py_INCREF(timer)
+        cache.table.timer = <PyObject *>timer
+    cache.ready = True
+    return 0
+
+
+cdef uint32_t limit_of(object maxsize):
+    return CC_NO_LIMIT if maxsize is None else <uint32_t>min(maxsize, MOST_ENTRIES)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+cdef class Cache:
+    """A bounded mapping that keeps what is worth keeping.
+
+    Args:
+        maxsize: most entries; None: no bound of their number. One bound is required.
+        max_bytes: most bytes of keys, values and entry overhead: an int or a size like "4GB".
+        ttl: seconds an entry lives; None: until it is evicted.
+        ttl_jitter: share of its lifetime, 0 ... 1, by which an entry may expire earlier, at random.
+        getsizeof: bytes of a value; by default `nbytes` of buffers, `sys.getsizeof` of others.
+        on_evict: called as on_evict(key, value, reason) after an entry was "evicted", "rejected"
+            or "expired". What it raises goes to `sys.unraisablehook`.
+        copy_arrays: keep a read-only copy of a NumPy array that somebody could still write to.
+        timer: a function of no arguments that returns seconds and never goes backwards; by
+            default the system's coarse monotonic clock.
+        name: for people and metrics.
+
+    Keys are hashable objects, values any. Like a dict's, every operation is atomic under the GIL,
+    and O(1) on average; unlike a dict's, entries may leave at any insertion, though never the one
+    that was just set. Values are returned as they are kept: the same object each time.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range or of the wrong kind; it is named.
+    """
+
+    __class_getitem__ = classmethod(GenericAlias)
+    __hash__ = None
+
+    def __cinit__(self, *args, **kwargs):
+        cc_table_init(&self.table, 1, CC_NO_BOUND, False, 1)
+        self.lifetime = INFINITY
+
+    def __init__(self, maxsize=None, *, max_bytes=None, ttl=None, ttl_jitter=0.0, getsizeof=None,
+                 on_evict=None, copy_arrays=True, timer=None, name=None):
+        if self.ready:
+            raise RuntimeError("this cache is initialised already; see resize() and clear()")
+        if maxsize is None and max_bytes is None:
+            raise ValueError("maxsize or max_bytes is required: a cache has a bound")
+        maxsize = None if maxsize is None else positive_int(maxsize, "maxsize")
+        max_bytes = None if max_bytes is None else size_in_bytes(max_bytes, "max_bytes")
+        lifetime = INFINITY if ttl is None else seconds(ttl, "ttl")
+        jitter = share(ttl_jitter, "ttl_jitter")
+        for function, label in ((getsizeof, "getsizeof"), (on_evict, "on_evict"), (timer, "timer")):
+            if function is not None and not callable(function):
+                raise TypeError(f"{label} must be callable, not {type(function).__name__}")
+        if not isinstance(copy_arrays, bool):
+            raise TypeError(f"copy_arrays must be a bool, not {type(copy_arrays).__name__}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        self.lifetime = lifetime
+        self.jitter = jitter
+        self.getsizeof = getsizeof
+        self.on_evict = on_evict
+        self.copy_arrays = copy_arrays
+        self.name = name
+        configure(self, maxsize, max_bytes, timer)
+
+    def __dealloc__(self):
+        PyObject_ClearWeakRefs(self)  # first: releasing the values may run code that follows them
+        cc_table_free(&self.table)
+
+    # --- one key
+
+    def __getitem__(self, key):  # its slot, and `get`, are replaced by those of cc_slots.c
+        raise NotImplementedError
+
+    def __setitem__(self, key, value):
+        put(self, key, value, lifetime_of(self, None), 1)
+
+    def __delitem__(self, key):
+        if not self.delete(key):
+            raise KeyError(key)
+
+    def __contains__(self, key):
+        cdef uint32_t now
+        cdef cc_record *record
+        return cc_table_peek(&self.table, <PyObject *>key, &now, &record) == CC_FOUND
+
+    def __len__(self):
+        return self.table.policy.live
+
+    def peek(self, key, default=None):
+        """The value of a key, or `default`, without counting as a look-up."""
+        cdef uint32_t now
+        cdef cc_record *record
+        if cc_table_peek(&self.table, <PyObject *>key, &now, &record) == CC_FOUND:
+            return <object>cc_record_value(record)
+        return default
+
+    def set(self, key, value, *, ttl=None, cost=None):
+        """Sets a key.
+
+        Args:
+            ttl: seconds this entry lives; None: the cache's own; math.inf: until it is evicted.
+            cost: price of computing the value relative to others; an entry of cost 10 is kept as
+                if it had been asked for ten times as often.
+        """
+        cdef double price = 1
+        if cost is not None:
+            price = seconds(cost, "cost")
+        put(self, key, value, lifetime_of(self, ttl), price)
+
+    def setdefault(self, key, default=None):
+        """The value of a key, which is set to `default` first if it is absent."""
+        return put_default(self, key, default)
+
+    def get_or_set(self, key, factory, *, ttl=None):
+        """The value of a key, or what `factory()` returns, which is then set.
+
+        Threads that ask for an absent key at the same time call one factory and share its result
+        or its exception, which is not kept. A factory may use this cache.
+        """
+        cdef PyObject *found
+        if cc_table_look_up(&self.table, <PyObject *>key, &found) == CC_FOUND:
+            return cc_owned(found)
+        if not callable(factory):
+            raise TypeError(f"factory must be callable, not {type(factory).__name__}")
+        cdef double lifetime = lifetime_of(self, ttl)
+        if self.flights is None:
+            self.flights = Flights()
+
+        def compute():
+            value = self.peek(key, MISSING)  # it may have landed since the look-up
+            return put(self, key, factory(), lifetime, 1) if value is MISSING else value
+
+        return self.flights.run(key, compute)
+
+    def pop(self, key, *default):
+        """Removes a key and returns its value, or `default` if it is absent, else KeyError."""
+        cdef cc_leavers leavers
+        if len(default) > 1:
+            raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
+        leavers.count = 0
+        if cc_table_remove(&self.table, <PyObject *>key, &leavers) == CC_FOUND:
+            self.table.policy.tick += 1  # a hit, on an entry that is gone
+            value = <object>leavers.at[0].value
+            cc_leavers_release(&leavers, NULL)
+            return value
+        self.table.misses += 1
+        cc_leavers_release(&leavers, callback(self))
+        if default:
+            return default[0]
+        raise KeyError(key)
+
+    def popitem(self):
+        """Removes the last (key, value) in table order and returns it; KeyError when empty."""
+        cdef uint32_t now
+        cdef cc_leavers leavers
+        cc_table_now_if_expiring(&self.table, &now)
+        cdef cc_record *record = cc_table_last(&self.table, now)
+        if record == NULL:
+            raise KeyError("popitem(): cache is empty")
+        leavers.count = 1
+        cc_table_take(&self.table, record, CC_DELETED, &leavers.at[0])
+        item = (<object>leavers.at[0].key, <object>leavers.at[0].value)
+        cc_leavers_release(&leavers, NULL)
+        return item
+
+    def delete(self, key):
+        """Removes a key; False if it was absent."""
+        cdef cc_leavers leavers
+        leavers.count = 0
+        cdef bint found = cc_table_remove(&self.table, <PyObject *>key, &leavers) == CC_FOUND
+        cc_leavers_release(&leavers, callback(self))
+        return found
+
+    # --- many keys
+
+    def get_many(self, keys, default=None):
+        """The values of an iterable of keys, as a list aligned with it; `default` where absent."""
+        fast = sequence(keys, "keys")
+        return cc_table_get_many(&self.table, <PyObject *>fast, <PyObject *>default)
+
+    def set_many(self, items, *, ttl=None):
+        """Sets every pair of a mapping, or of an iterable of (key, value), in order."""
+        if ttl is not None:
+            seconds(ttl, "ttl")
+        if hasattr(items, "keys"):
+            for key in items.keys():
+                put(self, key, items[key], lifetime_of(self, ttl), 1)
+            return
+        for pair in items:
+            key, value = pair
+            put(self, key, value, lifetime_of(self, ttl), 1)
+
+    def delete_many(self, keys):
+        """Removes every key of an iterable; how many were there."""
+        return sum([self.delete(key) for key in sequence(keys, "keys")])
+
+    def gather(self, keys, out):
+        """Copies the cached arrays of `keys` into the rows of `out`; absent rows become zeros.
+
+        Args:
+            keys: n keys.
+            out: writable C-contiguous array of shape (n, ...). A value's dtype must be that of
+                `out`, and its number of items that of a row; a `bytes` value must be as long as
+                a row.
+
+        Returns:
+            found: bool array of n.
+
+        Raises:
+            ValueError, TypeError: `out` or a value is not of that kind; nothing was written.
+        """
+        cdef cc_rows rows
+        cdef char[::1] flags
+        fast = sequence(keys, "keys")
+        count = PySequence_Fast_GET_SIZE(fast)
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+        if out.ndim < 1 or out.shape[0] != count:
+            raise ValueError(f"out must have one row for each of {count} keys, not {out.shape}")
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            raise ValueError("out must be C-contiguous and writable")
+        if out.dtype.hasobject:
+            raise ValueError("out must not hold objects")
+        found = np.zeros(count, dtype=np.bool_)
+        flags = found.view(np.int8)
+        dtype = out.dtype
+        rows.start = <char *><size_t>out.ctypes.data
+        rows.count = count
+        rows.row_size = out.nbytes // count if count else 0
+        rows.items = out.size // count if count else 0
+        rows.descr = <PyObject *>dtype
+        rows.array_type = <PyTypeObject *>np.ndarray
+        if count:
+            cc_table_gather(&self.table, <PyObject *>fast, &rows, &flags[0])
+        return found
+
+    def update(self, other=(), /, **kwargs):
+        """Sets the pairs of a mapping or iterable, and those of the keyword arguments."""
+        self.set_many(other)
+        if kwargs:
+            self.set_many(kwargs)
+
+    def clear(self):
+        """Removes everything. What the policy learned is forgotten too; counts go on."""
+        cc_table_clear(&self.table)
+
+    # --- lifetimes and bounds
+
+    @property
+    def ttl(self):
+        """Seconds a new entry lives; None: until it is evicted."""
+        return None if isinf(self.lifetime) else self.lifetime
+
+    @ttl.setter
+    def ttl(self, value):
+        self.lifetime = INFINITY if value is None else seconds(value, "ttl")
+
+    @property
+    def maxsize(self):
+        """Most entries, or None."""
+        return self.maxsize_given
+
+    @property
+    def max_bytes(self):
+        """Most bytes, or None."""
+        return None if self.table.max_bytes == CC_NO_BOUND else self.table.max_bytes
+
+    def touch(self, key, ttl):
+        """Gives a key a new lifetime of `ttl` seconds from now (math.inf: for ever; None: the
+        cache's own); False if it is absent. Not a look-up."""
+        cdef uint32_t now
+        cdef cc_record *record
+        cdef double lifetime = lifetime_of(self, ttl)
+        if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
+            return False
+        # The clock may run Python code: after it, the key is looked for once more.
+        cc_table_now(&self.table, &now)
+        if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
+            return False
+        if not cc_table_set_ttl(&self.table, record, now, lifetime):
+            raise MemoryError("no memory for a far deadline")
+        return True
+
+    def get_ttl(self, key):
+        """Seconds until a key expires; None: it does not. KeyError if it is absent."""
+        cdef uint32_t now
+        cdef cc_record *record
+        if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
+            raise KeyError(key)
+        cdef double left = cc_table_ttl(&self.table, record, now)
+        return None if isinf(left) else left
+
+    def expire(self):
+        """Removes all that has expired; how many entries that was. O(entries)."""
+        cdef uint32_t now, slot = 0
+        cdef cc_leavers leavers
+        cdef cc_result result = CC_AGAIN
+        cdef uint64_t before = self.table.expirations
+        leavers.count = 0
+        if self.table.policy.live:
+            cc_table_now(&self.table, &now)
+            while result == CC_AGAIN:
+                result = cc_table_expire(&self.table, now, &slot, &leavers)
+                cc_leavers_release(&leavers, callback(self))
+        return self.table.expirations - before
+
+    def resize(self, maxsize=None, max_bytes=None):
+        """Changes the bounds that are given; what no longer fits is evicted."""
+        cdef cc_leavers leavers
+        cdef cc_result result = CC_AGAIN
+        maxsize = None if maxsize is None else positive_int(maxsize, "maxsize")
+        max_bytes = None if max_bytes is None else size_in_bytes(max_bytes, "max_bytes")
+        if maxsize is None and max_bytes is None:
+            raise ValueError("maxsize or max_bytes is required: the new bound")
+        if not self.ready:
+            raise RuntimeError("Cache.__init__ was not called")
+        if max_bytes is not None and not self.table.sized:
+            count_bytes(self)
+        if maxsize is not None:
+            self.maxsize_given = maxsize
+            self.table.policy.limit = limit_of(maxsize)
+        if max_bytes is not None:
+            self.table.max_bytes = max_bytes
+        leavers.count = 0
+        while result == CC_AGAIN:
+            result = cc_table_shrink(&self.table, &leavers)
+            cc_leavers_release(&leavers, callback(self))
+
+    # --- looking at all of it
+
+    def __iter__(self):
+        return iterate(self, KEYS)
+
+    def _iterate_values(self):
+        return iterate(self, VALUES)
+
+    def _iterate_items(self):
+        return iterate(self, ITEMS)
+
+    def keys(self):
+        """A live, set-like view of the keys."""
+        return CacheKeys(self)
+
+    def values(self):
+        """A live view of the values."""
+        return CacheValues(self)
+
+    def items(self):
+        """A live view of the (key, value) pairs."""
+        return CacheItems(self)
+
+    def __eq__(self, other):
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(iterate(self, ITEMS)) == dict(other.items())
+
+    def __repr__(self):
+        if Py_ReprEnter(self):
+            return "{...}"
+        try:
+            texts = []
+            for key, value in iterate(self, ITEMS):
+                if len(texts) == REPR_ENTRIES:
+                    texts.append(f"... {len(self) - REPR_ENTRIES} more")
+                    break
+                texts.append(f"{key!r}: {value!r}")
+            return "{" + ", ".join(texts) + "}"
+        finally:
+            Py_ReprLeave(self)
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + cc_table_memory(&self.table)
+
+    def hottest(self, n):
+        """The `n` entries asked for most often of late: a list of (key, frequency), highest first.
+
+        A frequency counts look-ups, halved every 30 x capacity accesses, from what was remembered
+        of the key when it came. O(entries).
+        """
+        cdef uint32_t now, slot = 0
+        cdef cc_record *record
+        n = positive_int(n, "n")
+        cc_table_now_if_expiring(&self.table, &now)
+        ranking = []
+        while (record := cc_table_next(&self.table, now, &slot)) != NULL:
+            frequency = cc_table_frequency(&self.table, record)
+            if len(ranking) < n:
+                heappush(ranking, (frequency, -<int64_t>slot, <object>cc_record_key(record)))
+            elif frequency > ranking[0][0]:
+                heapreplace(ranking, (frequency, -<int64_t>slot, <object>cc_record_key(record)))
+        return [(key, frequency) for frequency, _, key in sorted(ranking, reverse=True)]
+
+    def stats(self):
+        """What was counted so far, as a CacheStats."""
+        cdef cc_table *table = &self.table
+        return CacheStats(table.policy.tick - table.insert_ticks, table.misses, table.inserts,
+                          table.evictions, table.rejections, table.refused, table.expirations,
+                          table.deletions, table.policy.live, table.bytes)
+
+    def copy(self):
+        """A cache of the same type, configuration, entries and lifetimes, with counts of its own.
+
+        The new object's __init__ is not called; a subclass's attributes are copied as they are.
+        """
+        cdef uint32_t now
+        cdef cc_record *record
+        cdef Cache other = type(self).__new__(type(self))
+        other.lifetime = self.lifetime
+        other.jitter = self.jitter
+        other.getsizeof = self.getsizeof
+        other.on_evict = self.on_evict
+        other.copy_arrays = self.copy_arrays
+        other.name = self.name
+        if self.ready:
+            configure(other, self.maxsize_given, self.max_bytes,
+                      None if self.table.timer == NULL else <object>self.table.timer)
+            for key, value, left, frequency in entries(self):
+                put(other, key, value, left, frequency)
+        if hasattr(self, "__dict__"):
+            other.__dict__.update(self.__dict__)
+        return other
+
+    __copy__ = copy
+
+    @classmethod
+    def fromkeys(cls, iterable, value=None):
+        """A cache made by `cls()` with every key of `iterable` set to `value`: for subclasses that
+        supply their own bound."""
+        cache = cls()
+        for key in iterable:
+            cache[key] = value
+        return cache
+
+    def _check(self):
+        """Raises AssertionError if the table contradicts itself. For tests. O(entries)."""
+        cdef const char *fault = cc_table_fault(&self.table)
+        if fault != NULL:
+            raise AssertionError(fault.decode())
+
+
+cdef list entries(Cache cache):
+    """All entries as (key, value, seconds left, frequency), without running other code."""
+    cdef uint32_t now, slot = 0
+    cdef cc_record *record
+    cdef list found = []
+    cc_table_now_if_expiring(&cache.table, &now)
+    while (record := cc_table_next(&cache.table, now, &slot)) != NULL:
+        found.append((<object>cc_record_key(record), <object>cc_record_value(record),
+                      cc_table_ttl(&cache.table, record, now),
+                      cc_table_frequency(&cache.table, record)))
+    return found
+
+
+cdef int count_bytes(Cache cache) except -1:
+    """Begins to count bytes in a cache that did not. Sizing runs any code: until none changed it."""
+    cdef uint64_t version
+    cdef uint64_t *sizes
+    cdef uint32_t slot
+    cdef cc_record *record
+    while True:
+        version = cache.table.version
+        sizes = <uint64_t *>PyMem_Malloc((cache.table.policy.used + 1) * sizeof(uint64_t))
+        if sizes == NULL:
+            raise MemoryError("no memory for the sizes of entries")
+        try:
+            slot = 0
+            while (record := cc_table_next(&cache.table, 0, &slot)) != NULL:
+                key, value = <object>cc_record_key(record), <object>cc_record_value(record)
+                sizes[slot - 1] = size_of(cache, key, value)
+                if cache.table.version != version:
+                    break
+            if cache.table.version == version:
+                if not cc_table_count_bytes(&cache.table, sizes):
+                    raise MemoryError("no memory for the sizes of entries")
+                return 0
+        finally:
+            PyMem_Free(sizes)
+
+
+cdef size_t offset_of_table():
+    cdef Cache cache = Cache.__new__(Cache)
+    return <size_t>&cache.table - <size_t><PyObject *>cache
+
+
+MutableMapping.register(Cache)
+cc_cache_install(<PyTypeObject *>Cache, offset_of_table())

@@ -1,0 +1,165 @@
+/* cc_policy.h — the policy: entry metadata, score, window, victim choice, admission.
+ *
+ * It owns the records of a cache, knows them by slot number, and works on their metadata alone: the object
+ * table, the vector cache and the simulator run this same code. A record is half a cache line:
+ *
+ *     byte 0          8          16     20     24                                    28       32
+ *          | owner's 8 | owner's 8 | hash | tick | count 16 | epoch 8 | flags 8 |      | expiry |
+ *
+ * The recipe, with what was measured for each part, is in src/README.md. In short:
+ *  - A hit adds one to a saturating count and stores the access counter (the tick). Nothing else.
+ *  - A new entry starts from what the sketch remembers of its key, and enters the window, a queue.
+ *  - An entry at the window's end goes back to the start if it was hit while it queued. Otherwise
+ *    it moves to the main region if that has room, or contests a victim there and must be
+ *    strictly more frequent.
+ *  - A victim has the lowest frequency / ln(age + e)^p among a few random main entries (p = 2),
+ *    age in accesses. The best one seen stays the challengers' opponent while it is resident.
+ *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
+ *    that come back move the border between window and main.
+ *  - Counts halve every 30 x capacity accesses, lazily, by epoch.
+ *
+ * Every operation is O(1), most of them amortised: a requeue is paid for by the hit before it, and
+ * at most 16 happen in one operation. Not thread safe: one lock, or the GIL, around it.
+ *
+ * Sources: frequency over age: Blankstein et al., "Hyperbolic caching", 2017; window and contest:
+ * Einziger et al., "TinyLFU", 2017; ghosts that steer: Megiddo & Modha, "ARC", 2003; lazy
+ * promotion: Yang et al., "FIFO queues are all you need", 2023. */
+#ifndef CC_POLICY_H
+#define CC_POLICY_H
+
+#include "cc_base.h"
+#include "cc_ghosts.h"
+#include "cc_sketch.h"
+
+typedef struct {
+    uint32_t hash;
+    uint32_t tick;   /* access counter at the last access, modulo 2^32 */
+    uint32_t use;    /* count, epoch of that count, flags: see CC_USE_* */
+    uint32_t expiry; /* owner's time, in ms; 0: never */
+} cc_meta;
+
+typedef struct {
+    uint64_t a; /* the owner's: a key, an id; the free list's link while the slot is free */
+    uint64_t b;
+    cc_meta meta;
+} cc_record;
+
+static_assert(sizeof(cc_record) == 32, "two records a line, none across two");
+
+/* States of a slot. A deleted window entry stays DEAD until its place in the queue comes up: a new
+   entry in its slot would inherit that place. */
+enum { CC_FREE, CC_WINDOW, CC_MAIN, CC_DEAD, CC_STATE_MASK = 3, CC_VISITED = 4 };
+enum { CC_USE_EPOCH_SHIFT = 16, CC_USE_FLAGS_SHIFT = 24, CC_COUNT_MAX = 0xFFFF };
+
+typedef enum { CC_EVICTED, CC_REJECTED, CC_EXPIRED, CC_DELETED } cc_reason;
+
+#define CC_NO_SLOT UINT32_MAX
+#define CC_NO_LIMIT UINT32_MAX
+enum { CC_DRAWS = 8 }; /* random slots drawn, and prefetched, one operation ahead */
+
+typedef struct {
+    cc_record *records;
+    uint64_t tick;  /* accesses so far: hits and insertions */
+    uint32_t epoch; /* of counts; only the low byte is stored in them */
+    uint32_t used;  /* slots ever used: those below hold a state */
+    uint32_t top;   /* no slot from here on is live: where popitem begins to look */
+    uint32_t live;  /* entries: window + main */
+    uint32_t limit; /* most entries; CC_NO_LIMIT: no bound of their number */
+    uint32_t room;  /* slots allocated */
+    uint32_t free;  /* first free slot, linked through `a` */
+    uint64_t next_epoch; /* the tick that ends this epoch */
+
+    uint32_t *ring;      /* slots of the window, oldest at `tail`; indices modulo ring_room */
+    uint32_t ring_room;  /* a power of two, or 0 */
+    uint32_t head, tail; /* free-running */
+    uint32_t window;     /* live entries in the ring; the others are DEAD */
+    uint32_t dead;
+    uint32_t share;    /* the window's part of the capacity, in units of 2^-32 */
+    uint32_t capacity; /* entries that fit, as last seen under pressure */
+    uint32_t fitted;   /* capacity the ghosts and the sketch were made for */
+
+    uint32_t opponent; /* the best victim found so far, while it is in main */
+    uint32_t drawn;    /* draws that are ready */
+    uint32_t draws[CC_DRAWS];
+    uint64_t random;
+    cc_ghosts ghosts;
+    cc_sketch sketch;
+} cc_policy;
+
+/* An empty policy for at most `limit` entries. Takes no memory. */
+void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed);
+
+void cc_policy_free(cc_policy *policy);
+
+/* Leaves an empty policy of the same limit and clock, its memory and records handed to *old, which
+   the caller frees when it has taken what it owns out of the records. */
+void cc_policy_renew(cc_policy *policy, cc_policy *old);
+
+/* Bytes held: records, queue, ghosts, sketch. */
+size_t cc_policy_size(const cc_policy *policy);
+
+/* Makes sure that one more entry can be inserted without memory; false: none to be had. */
+bool cc_policy_reserve(cc_policy *policy);
+
+/* Inserts an entry for a key of this hash; its owner's fields and expiry are 0. Cannot fail after
+   cc_policy_reserve. */
+uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash);
+
+/* Multiplies the entry's count: what costs `times` as much to compute is kept as if it were asked
+   for that many times as often. */
+void cc_policy_credit(cc_policy *policy, uint32_t slot, double times);
+
+/* The slot that must leave next to make room, and why; CC_NO_SLOT: there is no entry. `now` is
+   the owner's time: what has expired goes first when it is met. The caller removes it. */
+uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason);
+
+/* Some entry other than `spare`, for the case that the victim must stay; CC_NO_SLOT: none. */
+uint32_t cc_policy_bystander(cc_policy *policy, uint32_t spare);
+
+/* Takes an entry out. */
+void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason);
+
+/* Touches the lines that the next cc_policy_victim will need. Returns the slot at the window's end. */
+uint32_t cc_policy_prepare(cc_policy *policy);
+
+/* Moves the entries to the lowest slots: moved[old slot] is the new one, or CC_NO_SLOT; the caller
+   supplies `used` places and then adopts the new numbers. */
+void cc_policy_compact(cc_policy *policy, uint32_t *moved);
+
+/* The entry's frequency: its count, aged to now. */
+uint32_t cc_policy_frequency(const cc_policy *policy, uint32_t slot);
+
+/* True when every count and queue agrees with the records. */
+bool cc_policy_valid(const cc_policy *policy);
+
+CC_INLINE unsigned cc_meta_state(const cc_meta *meta)
+{
+    return (meta->use >> CC_USE_FLAGS_SHIFT) & CC_STATE_MASK;
+}
+
+CC_INLINE bool cc_record_live(const cc_record *record)
+{
+    unsigned state = cc_meta_state(&record->meta);
+    return state == CC_WINDOW || state == CC_MAIN;
+}
+
+/* The use word with its count halved for each epoch it missed. */
+CC_INLINE uint32_t cc_use_aged(uint32_t use, uint32_t epoch)
+{
+    uint32_t missed = (epoch - (use >> CC_USE_EPOCH_SHIFT)) & 0xFF;
+    uint32_t count = missed < 16 ? (use & CC_COUNT_MAX) >> missed : 0;
+    return (use & 0xFF000000u) | (epoch & 0xFF) << CC_USE_EPOCH_SHIFT | count;
+}
+
+/* The whole cost of a hit. */
+CC_INLINE void cc_policy_hit(cc_policy *policy, cc_meta *meta)
+{
+    uint32_t use = meta->use;
+    if (CC_UNLIKELY(((use >> CC_USE_EPOCH_SHIFT) ^ policy->epoch) & 0xFF))
+        use = cc_use_aged(use, policy->epoch);
+    use += (use & CC_COUNT_MAX) != CC_COUNT_MAX;
+    meta->use = use | (uint32_t)CC_VISITED << CC_USE_FLAGS_SHIFT;
+    meta->tick = (uint32_t)++policy->tick;
+}
+
+#endif

@@ -1,0 +1,246 @@
+/* cc_slots.c — see cc_slots.h.
+ *
+ * The hit path is here: `cache[key]` and `cache.get(key)` when the key object itself is the first or
+ * second thing its tag points to. It is a leaf: no call, no register saved, no Python. Whatever
+ * else may be the case (another object that is equal, a lifetime, an absent key's KeyError) goes
+ * on in a function that is called last, with the hash in hand. */
+#include "cc_slots.h"
+
+/* What Cython made for the other fields of a Cache; written once, when the module is imported. */
+static traverseproc fields_traverse;
+static inquiry fields_clear;
+
+static cc_table *table_of(PyObject *self)
+{
+    return &((cc_cache_head *)self)->table;
+}
+
+static int cache_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    int stop = cc_table_traverse(table_of(self), visit, arg);
+    return stop ? stop : fields_traverse(self, visit, arg);
+}
+
+static int cache_clear(PyObject *self)
+{
+    cc_table_clear(table_of(self));
+    Py_CLEAR(table_of(self)->timer);
+    return fields_clear(self);
+}
+
+/* The hash of a key that holds it ready; false: it must be asked for. */
+CC_INLINE bool hash_at_hand(const cc_table *table, PyObject *key, uint32_t *hash)
+{
+    Py_hash_t full;
+    if (CC_LIKELY(PyUnicode_CheckExact(key)))
+        full = ((PyASCIIObject *)key)->hash;
+    else if (CC_LIKELY(PyLong_CheckExact(key)))
+        full = cc_int_hash(key);
+    else if (PyBytes_CheckExact(key))
+        full = cc_bytes_hash(key);
+    else
+        return false;
+    *hash = cc_key_fold(full, table->factor);
+    return CC_LIKELY(full != -1);
+}
+
+/* The live record of this very key object in its home chunk. NULL: it is not there, and *absent
+   when nothing else can be equal to it either. */
+CC_INLINE cc_record *find_identical(const cc_table *table, PyObject *key, uint32_t hash,
+                                    bool *absent)
+{
+    const cc_index *index = &table->index;
+    const cc_chunk *chunk = &index->chunks[cc_index_home(index, hash)];
+    cc_matches matches = cc_chunk_match(chunk, cc_index_tag(hash));
+    *absent = matches == 0 && chunk->overflow == 0;
+    while (CC_LIKELY(matches != 0)) {
+        cc_record *record = &table->policy.records[chunk->slot[cc_matches_first(matches)]];
+        if (CC_LIKELY(cc_record_key(record) == key))
+            return record;
+        matches &= matches - 1;
+    }
+    return NULL;
+}
+
+CC_INLINE PyObject *hit(cc_table *table, cc_record *record)
+{
+    PyObject *value = Py_NewRef(cc_record_value(record));
+    cc_policy_hit(&table->policy, &record->meta);
+    return value;
+}
+
+/* A hit on a record with a lifetime; NULL, without an exception: the slow way must tell. */
+CC_INLINE PyObject *hit_if_fresh(cc_table *table, cc_record *record)
+{
+    return CC_LIKELY(cc_table_fresh(table, record)) ? hit(table, record) : NULL;
+}
+
+/* --- cache[key] ----------------------------------------------------------------------------- */
+
+/* KeyError, or what a subclass's __missing__ returns. */
+static CC_COLD PyObject *missing(PyObject *self, PyObject *key)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "__missing__");
+    if (method == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear();
+            PyErr_SetObject(PyExc_KeyError, key);
+        }
+        return NULL;
+    }
+    PyObject *value = PyObject_CallFunctionObjArgs(method, self, key, NULL);
+    Py_DECREF(method);
+    return value;
+}
+
+static CC_NOINLINE PyObject *subscript_hashed(PyObject *self, PyObject *key, uint32_t hash)
+{
+    PyObject *value;
+    switch (cc_table_look_up_hashed(table_of(self), key, hash, &value)) {
+    case CC_FOUND: return value;
+    case CC_FAILED: return NULL;
+    default: return missing(self, key);
+    }
+}
+
+static CC_NOINLINE PyObject *subscript_unhashed(PyObject *self, PyObject *key)
+{
+    uint32_t hash;
+    if (!cc_key_hash(key, table_of(self)->factor, &hash))
+        return NULL;
+    return subscript_hashed(self, key, hash);
+}
+
+static CC_NOINLINE PyObject *subscript_expiring(PyObject *self, PyObject *key, cc_record *record)
+{
+    PyObject *value = hit_if_fresh(table_of(self), record);
+    return value != NULL ? value : subscript_hashed(self, key, record->meta.hash);
+}
+
+static PyObject *cache_subscript(PyObject *self, PyObject *key)
+{
+    cc_table *table = table_of(self);
+    uint32_t hash;
+    bool absent;
+    if (CC_UNLIKELY(!hash_at_hand(table, key, &hash)))
+        return subscript_unhashed(self, key);
+    cc_record *record = find_identical(table, key, hash, &absent);
+    if (CC_UNLIKELY(record == NULL))
+        return subscript_hashed(self, key, hash);
+    if (record->meta.expiry != 0)
+        return subscript_expiring(self, key, record);
+    return hit(table, record);
+}
+
+/* --- cache.get(key, default=None) ----------------------------------------------------------- */
+
+PyDoc_STRVAR(get_doc, "get($self, key, default=None)\n--\n\n"
+                      "The value of a key, or `default`.");
+
+static CC_NOINLINE PyObject *get_hashed(PyObject *self, PyObject *key, uint32_t hash,
+                                        PyObject *absent)
+{
+    PyObject *value;
+    switch (cc_table_look_up_hashed(table_of(self), key, hash, &value)) {
+    case CC_FOUND: return value;
+    case CC_FAILED: return NULL;
+    default: return Py_NewRef(absent);
+    }
+}
+
+static CC_NOINLINE PyObject *get_unhashed(PyObject *self, PyObject *key, PyObject *absent)
+{
+    uint32_t hash;
+    if (!cc_key_hash(key, table_of(self)->factor, &hash))
+        return NULL;
+    return get_hashed(self, key, hash, absent);
+}
+
+static CC_NOINLINE PyObject *get_expiring(PyObject *self, PyObject *key, cc_record *record,
+                                          PyObject *absent)
+{
+    PyObject *value = hit_if_fresh(table_of(self), record);
+    return value != NULL ? value : get_hashed(self, key, record->meta.hash, absent);
+}
+
+CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
+{
+    cc_table *table = table_of(self);
+    uint32_t hash;
+    bool surely_absent;
+    if (CC_UNLIKELY(!hash_at_hand(table, key, &hash)))
+        return get_unhashed(self, key, absent);
+    cc_record *record = find_identical(table, key, hash, &surely_absent);
+    if (record == NULL) {
+        if (CC_UNLIKELY(!surely_absent))
+            return get_hashed(self, key, hash, absent);
+        table->misses++;
+        return Py_NewRef(absent);
+    }
+    if (record->meta.expiry != 0)
+        return get_expiring(self, key, record, absent);
+    return hit(table, record);
+}
+
+/* Calls with keywords, or with a wrong number of arguments. */
+static CC_COLD PyObject *get_unusual(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                                     PyObject *names)
+{
+    PyObject *given[2] = {count > 0 ? args[0] : NULL, count > 1 ? args[1] : NULL};
+    if (count > 2)
+        return PyErr_Format(PyExc_TypeError, "get() takes at most 2 arguments (%zd given)", count);
+    for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        int at = PyUnicode_CompareWithASCIIString(name, "key") == 0       ? 0
+                 : PyUnicode_CompareWithASCIIString(name, "default") == 0 ? 1
+                                                                          : -1;
+        if (at < 0)
+            return PyErr_Format(PyExc_TypeError, "get() got an unexpected argument %R", name);
+        if (given[at] != NULL)
+            return PyErr_Format(PyExc_TypeError, "get() got two values for argument %R", name);
+        given[at] = args[count + i];
+    }
+    if (given[0] == NULL) {
+        PyErr_SetString(PyExc_TypeError, "get() missing its argument 'key'");
+        return NULL;
+    }
+    return get(self, given[0], given[1] != NULL ? given[1] : Py_None);
+}
+
+static PyObject *cache_get(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (CC_LIKELY(count == 1 && names == NULL))
+        return get(self, args[0], Py_None);
+    if (CC_LIKELY(count == 2 && names == NULL))
+        return get(self, args[0], args[1]);
+    return get_unusual(self, args, count, names);
+}
+
+static PyMethodDef get_method = {
+    "get", (PyCFunction)(void (*)(void))cache_get, METH_FASTCALL | METH_KEYWORDS, get_doc};
+
+/* --- the type ------------------------------------------------------------------------------- */
+
+int cc_cache_install(PyTypeObject *type, size_t table_offset)
+{
+    if (table_offset != offsetof(cc_cache_head, table)) {
+        PyErr_SetString(PyExc_SystemError, "Cache was compiled with its table in another place");
+        return -1;
+    }
+    PyObject *get_descriptor = PyDescr_NewMethod(type, &get_method);
+    if (get_descriptor == NULL)
+        return -1;
+    int failed = PyDict_SetItemString(type->tp_dict, "get", get_descriptor);
+    Py_DECREF(get_descriptor);
+    if (failed)
+        return -1;
+    fields_traverse = type->tp_traverse;
+    fields_clear = type->tp_clear;
+    type->tp_traverse = cache_traverse;
+    type->tp_clear = cache_clear;
+    type->tp_as_mapping->mp_subscript = cache_subscript;
+    type->tp_as_sequence->sq_item = NULL;
+    type->tp_as_sequence->sq_ass_item = NULL;
+    PyType_Modified(type);
+    return 0;
+}

@@ -1,0 +1,30 @@
+/* cc_slots.h — the type slots and the method of Cache that are C: garbage collection, and `get`. */
+#ifndef CC_SLOTS_H
+#define CC_SLOTS_H
+
+#include "cc_table.h"
+
+/* What every Cache begins with; its Cython declaration puts the table first. */
+typedef struct {
+    PyObject_HEAD
+    cc_table table;
+} cc_cache_head;
+
+/* Completes the type that Cython made: `tp_traverse` and `tp_clear` that know the table (Cython
+   does not look into C arrays of objects), no sequence slots, and `get` by vectorcall. 
+   -1: an exception is set. */
+int cc_cache_install(PyTypeObject *type, size_t table_offset);
+
+/* A random share of 0 ... 1. */
+static inline double cc_table_jitter(cc_table *table)
+{
+    return cc_random(&table->policy.random) / 4294967296.0;
+}
+
+/* A new reference as one that Cython owns. */
+static inline PyObject *cc_owned(PyObject *reference)
+{
+    return reference;
+}
+
+#endif

@@ -1,0 +1,655 @@
+/* cc_table.c — see cc_table.h. */
+#include "cc_table.h"
+
+#include "cc_pages.h"
+
+#include <math.h>
+
+enum {
+    HAND_STEPS = 2,         /* slots whose expiry an insertion looks at, beside its victims */
+    RESTARTS = 10000,       /* look-ups begun again because a comparison changed the table */
+    COMPACT_FROM = 64,      /* slots; compaction is for tables that were far larger once */
+};
+
+#define FAR_MS ((int64_t)1 << 31) /* 24.8 days: the base moves, deadlines beyond are kept aside */
+#define MOST_MS 9.0e15            /* what a double holds to the millisecond */
+
+void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bool sized, uint64_t seed)
+{
+    memset(table, 0, sizeof *table);
+    cc_index_init(&table->index);
+    cc_policy_init(&table->policy, limit, seed);
+    table->factor = cc_mix64(seed, 0xD6E8FEB86659FD93ull) | 1;
+    table->max_bytes = max_bytes;
+    table->sized = sized;
+    table->base = INT64_MIN;
+    table->latest = INT64_MIN;
+}
+
+static size_t sizes_size(const cc_table *table)
+{
+    return table->sizes_room * sizeof *table->sizes;
+}
+
+static size_t deadlines_size(const cc_table *table)
+{
+    return table->deadlines_room * sizeof *table->deadlines;
+}
+
+size_t cc_table_memory(const cc_table *table)
+{
+    size_t chunks = table->index.entries ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
+    return sizeof *table + chunks + cc_policy_size(&table->policy) + sizes_size(table)
+           + deadlines_size(table);
+}
+
+static uint32_t slot_of(const cc_table *table, const cc_record *record)
+{
+    return (uint32_t)(record - table->policy.records);
+}
+
+void cc_table_clear(cc_table *table)
+{
+    cc_policy old;
+    cc_index old_index = table->index;
+    cc_policy_renew(&table->policy, &old);
+    cc_index_init(&table->index);
+    cc_pages_free(table->sizes, sizes_size(table));
+    cc_pages_free(table->deadlines, deadlines_size(table));
+    table->sizes = NULL;
+    table->deadlines = NULL;
+    table->sizes_room = table->deadlines_room = 0;
+    table->deletions += old.live;
+    table->bytes = table->expiring = 0;
+    table->hand = 0;
+    table->version++;
+    /* The table is consistent and empty: from here on any code may run. */
+    for (uint32_t slot = 0; slot < old.used; slot++) {
+        cc_record *record = &old.records[slot];
+        if (!cc_record_live(record))
+            continue;
+        Py_DECREF(cc_record_key(record));
+        Py_DECREF(cc_record_value(record));
+    }
+    cc_policy_free(&old);
+    cc_index_free(&old_index);
+}
+
+void cc_table_free(cc_table *table)
+{
+    cc_table_clear(table);
+    cc_policy_free(&table->policy);
+    Py_CLEAR(table->timer);
+}
+
+int cc_table_traverse(const cc_table *table, visitproc visit, void *arg)
+{
+    Py_VISIT(table->timer);
+    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
+        const cc_record *record = &table->policy.records[slot];
+        if (!cc_record_live(record))
+            continue;
+        Py_VISIT(cc_record_key(record));
+        Py_VISIT(cc_record_value(record));
+    }
+    return 0;
+}
+
+void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict)
+{
+    static const char *const reasons[] = {"evicted", "rejected", "expired", NULL};
+    for (unsigned i = 0; i < leavers->count; i++) {
+        cc_leaver leaver = leavers->at[i];
+        if (on_evict != NULL && reasons[leaver.reason] != NULL) {
+            PyObject *result = PyObject_CallFunction(on_evict, "OOs", leaver.key, leaver.value,
+                                                     reasons[leaver.reason]);
+            if (result == NULL)
+                PyErr_WriteUnraisable(on_evict);
+            Py_XDECREF(result);
+        }
+        Py_XDECREF(leaver.key);
+        Py_DECREF(leaver.value);
+    }
+    leavers->count = 0;
+}
+
+/* --- time ----------------------------------------------------------------------------------- */
+
+static bool read_timer(cc_table *table, int64_t *ms)
+{
+    PyObject *reading = PyObject_CallNoArgs(table->timer);
+    if (reading == NULL)
+        return false;
+    double seconds = PyFloat_AsDouble(reading);
+    Py_DECREF(reading);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_SetString(PyExc_TypeError, "timer must return a number of seconds");
+        return false;
+    }
+    if (!(fabs(seconds * 1000.0) < MOST_MS)) {
+        PyErr_SetString(PyExc_ValueError, "timer must return a finite number of seconds");
+        return false;
+    }
+    *ms = (int64_t)llrint(seconds * 1000.0);
+    if (*ms < table->latest) {
+        PyErr_Format(PyExc_ValueError, "timer must not go backwards: %lld ms after %lld ms",
+                     (long long)*ms, (long long)table->latest);
+        return false;
+    }
+    table->latest = *ms;
+    return true;
+}
+
+/* Moves the base to `ms`, so that table time fits 32 bits for another 49 days. */
+static CC_COLD void move_base(cc_table *table, int64_t ms)
+{
+    int64_t shift = ms - 1 - table->base;
+    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
+        cc_record *record = &table->policy.records[slot];
+        if (cc_record_live(record) && record->meta.expiry != 0)
+            record->meta.expiry =
+                record->meta.expiry > shift ? (uint32_t)(record->meta.expiry - shift) : 1;
+    }
+    table->base += shift;
+}
+
+bool cc_table_now(cc_table *table, uint32_t *now)
+{
+    int64_t ms;
+    if (table->timer == NULL)
+        ms = cc_clock_ms();
+    else if (!read_timer(table, &ms))
+        return false;
+    if (CC_UNLIKELY(table->base == INT64_MIN))
+        table->base = ms - 1;
+    if (CC_UNLIKELY(ms - table->base > FAR_MS))
+        move_base(table, ms);
+    *now = (uint32_t)(ms - table->base);
+    return true;
+}
+
+bool cc_table_now_if_expiring(cc_table *table, uint32_t *now)
+{
+    *now = 0;
+    return table->expiring == 0 || cc_table_now(table, now);
+}
+
+bool cc_table_expired_indeed(cc_table *table, cc_record *record, uint32_t now)
+{
+    uint32_t slot = slot_of(table, record);
+    if (CC_LIKELY(slot >= table->deadlines_room || table->deadlines[slot] == 0))
+        return true;
+    int64_t left = table->deadlines[slot] - (table->base + now);
+    if (left <= 0)
+        return true;
+    record->meta.expiry = now + (uint32_t)(left < FAR_MS ? left : FAR_MS);
+    return false;
+}
+
+/* Grows a side array to the policy's room; false: no memory. */
+static bool fit_side(const cc_table *table, void **side, size_t *room)
+{
+    if (CC_LIKELY(*room >= table->policy.room))
+        return true;
+    static_assert(sizeof *table->sizes == 8 && sizeof *table->deadlines == 8, "see the size below");
+    void *grown = cc_pages_grow(*side, *room * 8, (size_t)table->policy.room * 8);
+    if (grown == NULL)
+        return false;
+    *side = grown;
+    *room = table->policy.room;
+    return true;
+}
+
+bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl)
+{
+    uint32_t slot = slot_of(table, record), before = record->meta.expiry;
+    double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
+    int64_t left = ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
+    if (isfinite(ttl) && left >= FAR_MS
+        && !fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+        return false;
+    if (slot < table->deadlines_room)
+        table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? table->base + now + left : 0;
+    record->meta.expiry = isfinite(ttl) ? now + (uint32_t)(left < FAR_MS ? left : FAR_MS) : 0;
+    table->expiring += (record->meta.expiry != 0) - (before != 0);
+    return true;
+}
+
+double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now)
+{
+    uint32_t slot = slot_of(table, record);
+    if (record->meta.expiry == 0)
+        return (double)INFINITY;
+    if (slot < table->deadlines_room && table->deadlines[slot] != 0)
+        return (double)(table->deadlines[slot] - table->base - now) / 1000.0;
+    return (record->meta.expiry - (double)now) / 1000.0;
+}
+
+/* --- finding -------------------------------------------------------------------------------- */
+
+/* One walk that asks Python where it must. CC_AGAIN: the table changed under a comparison. */
+static cc_result walk(cc_table *table, PyObject *key, uint32_t hash, cc_record **found)
+{
+    const cc_index *index = &table->index;
+    uint64_t version = table->version;
+    unsigned tag = cc_index_tag(hash);
+    uint32_t at = cc_index_home(index, hash);
+    for (uint32_t walked = 0; walked <= index->mask; walked++) {
+        const cc_chunk *chunk = &index->chunks[at];
+        cc_matches matches = cc_chunk_match(chunk, tag);
+        for (; matches != 0; matches &= matches - 1) {
+            cc_record *record = &table->policy.records[chunk->slot[cc_matches_first(matches)]];
+            PyObject *other = cc_record_key(record);
+            int equal = other == key;
+            if (!equal && record->meta.hash == hash) {
+                Py_INCREF(other);
+                equal = PyObject_RichCompareBool(other, key, Py_EQ);
+                Py_DECREF(other);
+                if (equal < 0)
+                    return CC_FAILED;
+                if (table->version != version)
+                    return CC_AGAIN;
+            }
+            if (equal) {
+                *found = record;
+                return CC_FOUND;
+            }
+        }
+        if (chunk->overflow == 0)
+            break;
+        at = cc_index_next(index, at, tag);
+    }
+    return CC_ABSENT;
+}
+
+cc_result cc_table_find(cc_table *table, PyObject *key, uint32_t hash, cc_record **record)
+{
+    cc_result result = cc_table_probe(table, key, hash, record);
+    for (unsigned begun = 0; result == CC_AGAIN && begun < RESTARTS; begun++)
+        result = walk(table, key, hash, record);
+    if (result != CC_AGAIN)
+        return result;
+    PyErr_SetString(PyExc_RuntimeError, "the cache keeps changing while its keys are compared");
+    return CC_FAILED;
+}
+
+/* A look-up where a comparison or the timer runs Python code, or the entry may have expired. */
+static CC_NOINLINE cc_result look_up_slowly(cc_table *table, PyObject *key, uint32_t hash,
+                                            PyObject **value)
+{
+    uint32_t now;
+    cc_record *record;
+    if (!cc_table_now_if_expiring(table, &now))
+        return CC_FAILED;
+    cc_result result = cc_table_find(table, key, hash, &record);
+    if (result == CC_FOUND && !cc_table_expired(table, record, now)) {
+        *value = Py_NewRef(cc_record_value(record));
+        cc_policy_hit(&table->policy, &record->meta);
+        return CC_FOUND;
+    }
+    if (result == CC_FAILED)
+        return CC_FAILED;
+    table->misses++;
+    return CC_ABSENT;
+}
+
+cc_result cc_table_look_up_hashed(cc_table *table, PyObject *key, uint32_t hash, PyObject **value)
+{
+    cc_record *record;
+    cc_result result = cc_table_probe(table, key, hash, &record);
+    if (CC_LIKELY(result == CC_FOUND && cc_table_fresh(table, record))) {
+        *value = Py_NewRef(cc_record_value(record));
+        cc_policy_hit(&table->policy, &record->meta);
+        return CC_FOUND;
+    }
+    if (CC_LIKELY(result == CC_ABSENT)) {
+        table->misses++;
+        return CC_ABSENT;
+    }
+    return look_up_slowly(table, key, hash, value);
+}
+
+cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now, cc_record **record)
+{
+    uint32_t hash;
+    if (!cc_table_now_if_expiring(table, now) || !cc_key_hash(key, table->factor, &hash))
+        return CC_FAILED;
+    cc_result result = cc_table_find(table, key, hash, record);
+    if (result == CC_FOUND && cc_table_expired(table, *record, *now))
+        return CC_ABSENT;
+    return result;
+}
+
+cc_record *cc_table_next(cc_table *table, uint32_t now, uint32_t *slot)
+{
+    while (*slot < table->policy.used) {
+        cc_record *record = &table->policy.records[(*slot)++];
+        if (cc_record_live(record) && !cc_table_expired(table, record, now))
+            return record;
+    }
+    return NULL;
+}
+
+cc_record *cc_table_last(cc_table *table, uint32_t now)
+{
+    bool lower = true; /* while nothing live was met: draining a table takes one walk in all */
+    for (uint32_t slot = table->policy.top; slot-- > 0;) {
+        cc_record *record = &table->policy.records[slot];
+        bool live = cc_record_live(record);
+        if (live && !cc_table_expired(table, record, now))
+            return record;
+        lower = lower && !live;
+        if (lower)
+            table->policy.top = slot;
+    }
+    return NULL;
+}
+
+bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes)
+{
+    if (!fit_side(table, (void **)&table->sizes, &table->sizes_room))
+        return false;
+    table->sized = true;
+    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
+        if (!cc_record_live(&table->policy.records[slot]))
+            continue;
+        table->sizes[slot] = sizes[slot];
+        table->bytes += sizes[slot];
+    }
+    return true;
+}
+
+/* --- entering and leaving ------------------------------------------------------------------- */
+
+void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver)
+{
+    uint32_t slot = slot_of(table, record);
+    leaver->key = cc_record_key(record);
+    leaver->value = cc_record_value(record);
+    leaver->reason = reason;
+    bool indexed = cc_index_remove(&table->index, record->meta.hash, slot);
+    CC_ASSERT(indexed);
+    (void)indexed;
+    if (table->sized)
+        table->bytes -= table->sizes[slot];
+    table->expiring -= record->meta.expiry != 0;
+    if (slot < table->deadlines_room)
+        table->deadlines[slot] = 0;
+    cc_policy_remove(&table->policy, slot, reason);
+    table->version++;
+    table->evictions += reason == CC_EVICTED;
+    table->rejections += reason == CC_REJECTED;
+    table->expirations += reason == CC_EXPIRED;
+    table->deletions += reason == CC_DELETED;
+}
+
+/* An index for `entries`, filled from the records; false: no memory, unchanged. */
+static bool rebuild_index(cc_table *table, uint32_t entries)
+{
+    cc_index old = table->index;
+    if (!cc_index_alloc(&table->index, entries))
+        return false;
+    for (uint32_t slot = 0; slot < table->policy.used; slot++)
+        if (cc_record_live(&table->policy.records[slot]))
+            cc_index_add(&table->index, table->policy.records[slot].meta.hash, slot);
+    cc_index_free(&old);
+    table->version++;
+    return true;
+}
+
+/* Brings the entries together when three quarters of the slots stand empty, lest sampling them
+   find nothing. Without memory for it the table stays as it is. */
+static CC_COLD void compact(cc_table *table)
+{
+    uint32_t used = table->policy.used;
+    uint32_t *moved = PyMem_RawMalloc(used * sizeof *moved);
+    cc_index fresh = table->index;
+    if (moved == NULL || !cc_index_alloc(&fresh, table->policy.live + 1)) {
+        PyMem_RawFree(moved);
+        return;
+    }
+    cc_policy_compact(&table->policy, moved);
+    for (uint32_t slot = 0; slot < used; slot++) {
+        uint32_t to = moved[slot];
+        if (to == CC_NO_SLOT)
+            continue;
+        cc_index_add(&fresh, table->policy.records[to].meta.hash, to);
+        if (table->sized)
+            table->sizes[to] = table->sizes[slot];
+        if (slot < table->deadlines_room)
+            table->deadlines[to] = table->deadlines[slot];
+    }
+    for (size_t slot = table->policy.used; slot < table->deadlines_room; slot++)
+        table->deadlines[slot] = 0;
+    cc_index_free(&table->index);
+    table->index = fresh;
+    table->hand = 0;
+    table->version++;
+    PyMem_RawFree(moved);
+}
+
+/* Evicts until one more entry and `size` more bytes fit; never the entry in slot `spare`. */
+static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uint32_t now,
+                           uint32_t spare, cc_leavers *leavers)
+{
+    cc_policy *policy = &table->policy;
+    while ((uint64_t)policy->live + entries > policy->limit
+           || table->bytes + size > table->max_bytes) {
+        cc_reason reason;
+        if (leavers->count == CC_LEAVERS)
+            return CC_AGAIN;
+        uint32_t slot = cc_policy_victim(policy, now, &reason);
+        if (slot == spare) {
+            slot = cc_policy_bystander(policy, spare);
+            reason = CC_EVICTED;
+        }
+        if (slot == CC_NO_SLOT)
+            break;
+        cc_record *record = &policy->records[slot];
+        if (reason == CC_EXPIRED && !cc_table_expired_indeed(table, record, now))
+            continue;
+        cc_table_take(table, record, reason, &leavers->at[leavers->count++]);
+    }
+    return CC_FOUND;
+}
+
+cc_result cc_table_shrink(cc_table *table, cc_leavers *leavers)
+{
+    return make_room(table, 0, 0, 0, CC_NO_SLOT, leavers);
+}
+
+cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers)
+{
+    for (; *from < table->policy.used; ++*from) {
+        cc_record *record = &table->policy.records[*from];
+        if (!cc_record_live(record) || !cc_table_expired(table, record, now))
+            continue;
+        if (leavers->count == CC_LEAVERS)
+            return CC_AGAIN;
+        cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
+    }
+    return CC_FOUND;
+}
+
+/* Looks at the next few slots for what has expired. */
+static void move_hand(cc_table *table, uint32_t now, cc_leavers *leavers)
+{
+    for (unsigned step = 0; step < HAND_STEPS && leavers->count < CC_LEAVERS; step++) {
+        if (table->hand >= table->policy.used)
+            table->hand = 0;
+        cc_record *record = &table->policy.records[table->hand++];
+        if (cc_record_live(record) && cc_table_expired(table, record, now))
+            cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
+    }
+}
+
+/* Memory for one more entry, so that nothing can fail later; false: none, nothing changed. */
+static bool reserve(cc_table *table, bool far)
+{
+    if (!cc_policy_reserve(&table->policy))
+        return false;
+    if (table->sized && !fit_side(table, (void **)&table->sizes, &table->sizes_room))
+        return false;
+    if (far && !fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+        return false;
+    return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
+}
+
+static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, uint32_t now,
+                           cc_leavers *leavers)
+{
+    uint32_t slot = slot_of(table, record);
+    uint64_t size = item->size;
+    if (leavers->count == CC_LEAVERS)
+        return CC_AGAIN;
+    if (table->sized && size > table->sizes[slot]
+        && make_room(table, 0, size - table->sizes[slot], now, slot, leavers) == CC_AGAIN)
+        return CC_AGAIN;
+    if (leavers->count == CC_LEAVERS)
+        return CC_AGAIN;
+    if (!cc_table_set_ttl(table, record, now, item->ttl)) {
+        PyErr_NoMemory();
+        return CC_FAILED;
+    }
+    if (table->sized) {
+        table->bytes += size - table->sizes[slot];
+        table->sizes[slot] = size;
+    }
+    cc_leaver *leaver = &leavers->at[leavers->count++];
+    leaver->key = NULL;
+    leaver->value = cc_record_value(record);
+    leaver->reason = CC_DELETED;
+    record->b = (uintptr_t)Py_NewRef(item->value);
+    return CC_FOUND;
+}
+
+static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *leavers)
+{
+    uint32_t now;
+    cc_record *record;
+    bool lasting = isinf(item->ttl);
+    if (!(lasting ? cc_table_now_if_expiring(table, &now) : cc_table_now(table, &now)))
+        return CC_FAILED;
+    cc_result result = cc_table_find(table, item->key, hash, &record);
+    if (CC_UNLIKELY(result == CC_FAILED))
+        return CC_FAILED;
+    /* No Python code runs from here to the end. */
+    if (leavers->count == CC_LEAVERS)
+        return CC_AGAIN;
+    if (result == CC_FOUND && cc_table_expired(table, record, now)) {
+        cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
+        result = CC_ABSENT;
+    }
+    if (item->keep) {
+        item->keep = false; /* one look-up, however often this begins again */
+        if (result == CC_FOUND) {
+            cc_policy_hit(&table->policy, &record->meta);
+            item->kept = Py_NewRef(cc_record_value(record));
+            return CC_FOUND;
+        }
+        table->misses++;
+    }
+    if (table->sized && CC_UNLIKELY(item->size > table->max_bytes)) {
+        if (result == CC_FOUND)
+            cc_table_take(table, record, CC_DELETED, &leavers->at[leavers->count++]);
+        table->refused++;
+        return CC_ABSENT;
+    }
+    if (result == CC_FOUND)
+        return overwrite(table, record, item, now, leavers);
+
+    if (CC_UNLIKELY(!reserve(table, !lasting && item->ttl * 1000.0 >= (double)FAR_MS))) {
+        PyErr_NoMemory();
+        return CC_FAILED;
+    }
+    if (CC_UNLIKELY(table->policy.used > COMPACT_FROM
+                    && table->policy.live < table->policy.used / 4))
+        compact(table);
+    if (table->expiring != 0)
+        move_hand(table, now, leavers);
+    uint64_t size = table->sized ? item->size : 0;
+    if (make_room(table, 1, size, now, CC_NO_SLOT, leavers) == CC_AGAIN)
+        return CC_AGAIN;
+    uint32_t slot = cc_policy_insert(&table->policy, hash);
+    cc_index_add(&table->index, hash, slot);
+    record = &table->policy.records[slot];
+    record->a = (uintptr_t)Py_NewRef(item->key);
+    record->b = (uintptr_t)Py_NewRef(item->value);
+    if (table->sized) {
+        table->sizes[slot] = size;
+        table->bytes += size;
+    }
+    if (!lasting)
+        cc_table_set_ttl(table, record, now, item->ttl); /* reserve() saw to its memory */
+    if (CC_UNLIKELY(item->cost != 1.0))
+        cc_policy_credit(&table->policy, slot, item->cost);
+    table->version++;
+    table->inserts++;
+    table->insert_ticks++;
+    return CC_ABSENT;
+}
+
+cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict)
+{
+    uint32_t hash;
+    cc_leavers leavers;
+    cc_result result;
+    leavers.count = 0;
+    if (!cc_key_hash(item->key, table->factor, &hash))
+        return CC_FAILED;
+    do {
+        result = set(table, item, hash, &leavers);
+        if (leavers.count != 0) {
+            PyObject *type, *error, *trace; /* of a failure after something had to leave */
+            if (CC_UNLIKELY(result == CC_FAILED))
+                PyErr_Fetch(&type, &error, &trace);
+            cc_leavers_release(&leavers, on_evict);
+            if (CC_UNLIKELY(result == CC_FAILED))
+                PyErr_Restore(type, error, trace);
+        }
+    } while (result == CC_AGAIN);
+    return result;
+}
+
+cc_result cc_table_remove(cc_table *table, PyObject *key, cc_leavers *leavers)
+{
+    uint32_t hash, now;
+    cc_record *record;
+    if (!cc_table_now_if_expiring(table, &now) || !cc_key_hash(key, table->factor, &hash))
+        return CC_FAILED;
+    cc_result result = cc_table_find(table, key, hash, &record);
+    if (result != CC_FOUND)
+        return result;
+    bool expired = cc_table_expired(table, record, now);
+    cc_table_take(table, record, expired ? CC_EXPIRED : CC_DELETED, &leavers->at[leavers->count++]);
+    return expired ? CC_ABSENT : CC_FOUND;
+}
+
+const char *cc_table_fault(const cc_table *table)
+{
+    const cc_policy *policy = &table->policy;
+    uint64_t bytes = 0, expiring = 0;
+    if (!cc_policy_valid(policy))
+        return "the policy's queues and states disagree";
+    if (table->index.entries != policy->live)
+        return "index and policy count differently";
+    for (uint32_t slot = 0; slot < policy->used; slot++) {
+        const cc_record *record = &policy->records[slot];
+        if (!cc_record_live(record))
+            continue;
+        if (!cc_index_has(&table->index, record->meta.hash, slot))
+            return "an entry is not in the index";
+        if (cc_record_key(record) == NULL || cc_record_value(record) == NULL)
+            return "an entry has no key or no value";
+        bytes += table->sized ? table->sizes[slot] : 0;
+        expiring += record->meta.expiry != 0;
+    }
+    if (bytes != table->bytes || bytes > table->max_bytes)
+        return "bytes are miscounted";
+    if (expiring != table->expiring)
+        return "expiring entries are miscounted";
+    if (policy->live > policy->limit)
+        return "more entries than the bound";
+    return NULL;
+}
