@@ -90,7 +90,8 @@ cdef extern from "cc_table.h":
 
 
 cdef class Cache:
-    cdef cc_table table  # first: the C slots find it behind the object's head
+    cdef cc_table table  # these two first: cc_slots.h declares them too
+    cdef int plain
     cdef bint ready
     cdef bint copy_arrays
     cdef double lifetime  # seconds an entry lives; infinity: for ever

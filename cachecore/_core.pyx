@@ -48,7 +48,8 @@ cdef extern from "cc_batch.h":
 cdef extern from "cc_slots.h":
     object cc_owned(PyObject *reference)  # hands a new reference over to Cython
     double cc_table_jitter(cc_table *table) noexcept
-    int cc_cache_install(PyTypeObject *cache_type, size_t table_offset) except -1
+    int cc_cache_install(PyTypeObject *cache_type, PyTypeObject *array_type, size_t table_offset,
+                         size_t plain_offset) except -1
 
 cdef enum:
     MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
@@ -193,6 +194,13 @@ cdef int configure(Cache cache, object maxsize, object max_bytes, object timer) 
         Py_INCREF(timer)
         cache.table.timer = <PyObject *>timer
     cache.ready = True
+    notice_plainness(cache)
+    return 0
+
+
+cdef int notice_plainness(Cache cache) except -1:
+    cache.plain = (cache.ready and not cache.table.sized and isinf(cache.lifetime)
+                   and cache.on_evict is None)
     return 0
 
 
@@ -450,6 +458,7 @@ cdef class Cache:
     @ttl.setter
     def ttl(self, value):
         self.lifetime = INFINITY if value is None else seconds(value, "ttl")
+        notice_plainness(self)
 
     @property
     def maxsize(self):
@@ -512,6 +521,7 @@ cdef class Cache:
             raise RuntimeError("Cache.__init__ was not called")
         if max_bytes is not None and not self.table.sized:
             count_bytes(self)
+            notice_plainness(self)
         if maxsize is not None:
             self.maxsize_given = maxsize
             self.table.policy.limit = limit_of(maxsize)
@@ -673,10 +683,12 @@ cdef int count_bytes(Cache cache) except -1:
             PyMem_Free(sizes)
 
 
-cdef size_t offset_of_table():
+cdef int install() except -1:
     cdef Cache cache = Cache.__new__(Cache)
-    return <size_t>&cache.table - <size_t><PyObject *>cache
+    cdef size_t start = <size_t><PyObject *>cache
+    MutableMapping.register(Cache)
+    return cc_cache_install(<PyTypeObject *>Cache, <PyTypeObject *>np.ndarray,
+                            <size_t>&cache.table - start, <size_t>&cache.plain - start)
 
 
-MutableMapping.register(Cache)
-cc_cache_install(<PyTypeObject *>Cache, offset_of_table())
+install()

@@ -31,7 +31,8 @@ def size_in_bytes(value: Any, name: str) -> int:
     match = _SIZE.fullmatch(value)
     if match is None:
         raise ValueError(f'{name} must be a number of bytes or a size like "4GB", not {value!r}')
-    return positive_int(int(float(match[1]) * _UNITS[match[2].upper()]), name)
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    return positive_int(2**63 if size >= 2**63 else int(size), name)
 
 
 def seconds(value: Any, name: str) -> float:

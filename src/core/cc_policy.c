@@ -8,9 +8,9 @@
 enum {
     EPOCH_ACCESSES = 30,     /* x capacity: accesses between two halvings of all counts ... */
     EPOCH_LEAST = 5000,      /* ... but at least so many */
-    SAMPLES = 16,            /* main entries looked at to find an opponent */
-    SAMPLES_MORE = 5,        /* ... and to find a better one than the one that stayed */
-    DRAW_TRIES = 8,          /* random slots tried for one sample, among free and window slots */
+    LINES = 4,               /* lines of two records looked at for a weaker opponent ... */
+    LINES_FIRST = 8,         /* ... when there is none from before */
+    LINES_ONCE = 1,          /* ... when the challenger was asked for once: it will hardly win */
     REQUEUES = 16,           /* visited entries sent back to the window's start in one operation */
     MOVES = 4,               /* entries moved into main in one operation when the window shrinks */
     GHOST_STEP = 3,          /* entries by which a ghost that came back moves the border */
@@ -23,36 +23,45 @@ enum {
 #define SHARE_LEAST ((uint32_t)(0.01 * 4294967296.0))
 #define SHARE_MOST ((uint32_t)(0.80 * 4294967296.0))
 
-/* 65535 / ln(age + e) for ages 0 ... 7 and then for eight steps in each power of two:
+/* 2^32 / ln(age + e)^2 for ages 0 ... 7 and then for eight steps in each power of two:
    index = 8 * (log2(age) - 2) + the three bits after the first. */
-static const uint16_t age_weights[240] = {
-    65535, 49902, 42241, 37585, 34405, 32069, 30264, 28819, 27629, 26628, 25770, 25025,
-    24371, 23789, 23268, 22798, 22171, 21453, 20838, 20305, 19836, 19419, 19045, 18708,
-    18257, 17739, 17295, 16909, 16568, 16265, 15992, 15745, 15414, 15033, 14704, 14417,
-    14163, 13936, 13732, 13546, 13296, 13007, 12757, 12538, 12343, 12169, 12011, 11867,
-    11674, 11449, 11253, 11081, 10928, 10790, 10665, 10551, 10397, 10218, 10061, 9923,
-    9800,  9689,  9588,  9495,  9370,  9224,  9096,  8982,  8881,  8790,  8706,  8630,
-    8526,  8405,  8298,  8204,  8119,  8043,  7973,  7909,  7821,  7719,  7629,  7549,
-    7477,  7412,  7353,  7298,  7224,  7137,  7060,  6991,  6930,  6874,  6822,  6775,
-    6711,  6636,  6569,  6510,  6456,  6408,  6363,  6322,  6267,  6201,  6142,  6091,
-    6044,  6001,  5962,  5926,  5877,  5819,  5768,  5722,  5681,  5643,  5608,  5577,
-    5533,  5482,  5436,  5395,  5359,  5325,  5294,  5266,  5227,  5181,  5141,  5104,
-    5071,  5041,  5014,  4988,  4953,  4912,  4875,  4843,  4813,  4786,  4761,  4738,
-    4707,  4669,  4636,  4607,  4580,  4555,  4533,  4512,  4484,  4450,  4420,  4393,
-    4368,  4346,  4326,  4307,  4281,  4250,  4222,  4198,  4175,  4155,  4136,  4119,
-    4095,  4067,  4042,  4019,  3999,  3980,  3963,  3947,  3925,  3899,  3876,  3855,
-    3837,  3819,  3803,  3789,  3769,  3745,  3723,  3704,  3687,  3671,  3656,  3643,
-    3624,  3602,  3582,  3565,  3549,  3534,  3520,  3508,  3490,  3470,  3452,  3435,
-    3420,  3406,  3394,  3382,  3366,  3347,  3330,  3315,  3301,  3288,  3276,  3265,
-    3250,  3233,  3217,  3202,  3189,  3178,  3167,  3156,  3142,  3126,  3111,  3098,
-    3085,  3074,  3064,  3054,  3041,  3026,  3012,  2999,  2988,  2977,  2968,  2959,
+static const uint32_t age_weights[240] = {
+    4294967295u, 2490332361u, 1784379615u, 1412641878u, 1183712689u, 1028422496u, 915956184u, 830568709u,
+    763393547u, 709061057u, 664130334u, 626294530u, 593948872u, 565942089u, 541426457u, 519763684u,
+    491576996u, 460231499u, 434245312u, 412295634u, 393467620u, 377107500u, 362735062u, 349989243u,
+    333331576u, 314695438u, 299143068u, 285924247u, 274518660u, 264553283u, 255753180u, 247910900u,
+    237603748u, 225988229u, 216220836u, 207861812u, 200604241u, 194226788u, 188565408u, 183495676u,
+    176795597u, 169192036u, 162752223u, 157205679u, 152362301u, 148084113u, 144268256u, 140836289u,
+    136278309u, 131073641u, 126637737u, 122795823u, 119424243u, 116432713u, 113753562u, 111334932u,
+    108109205u, 104406315u, 101233403u, 98472333u, 96039029u, 93871786u, 91924133u, 90160309u,
+    87799504u, 85077362u, 82734244u, 80687103u, 78876539u, 77258759u, 75800652u, 74476640u,
+    72699167u, 70641897u, 68864287u, 67305965u, 65923567u, 64685000u, 63565916u, 62547447u,
+    61176666u, 59585018u, 58205251u, 56992212u, 55913348u, 54944490u, 54067248u, 53267333u,
+    52188356u, 50932089u, 49840015u, 48877535u, 48019624u, 47247653u, 46547409u, 45907827u,
+    45043491u, 44034748u, 43155733u, 42379373u, 41686037u, 41061075u, 40493288u, 39973937u,
+    39270933u, 38448785u, 37730861u, 37095598u, 36527322u, 36014313u, 35547593u, 35120148u,
+    34540717u, 33861859u, 33267967u, 32741593u, 32270032u, 31843765u, 31455488u, 31099488u,
+    30616293u, 30049280u, 29552424u, 29111415u, 28715815u, 28357790u, 28031321u, 27731693u,
+    27324554u, 26846109u, 26426253u, 26053108u, 25717994u, 25414389u, 25137278u, 24882723u,
+    24536481u, 24129080u, 23771102u, 23452581u, 23166225u, 22906549u, 22669326u, 22451239u,
+    22154331u, 21804577u, 21496892u, 21222834u, 20976219u, 20752389u, 20547753u, 20359488u,
+    20102970u, 19800481u, 19534092u, 19296592u, 19082691u, 18888402u, 18710648u, 18547006u,
+    18323872u, 18060501u, 17828337u, 17621171u, 17434446u, 17264720u, 17109337u, 16966206u,
+    16770905u, 16540188u, 16336628u, 16154844u, 15990878u, 15841743u, 15705131u, 15579220u,
+    15407310u, 15204064u, 15024596u, 14864210u, 14719451u, 14587707u, 14466958u, 14355614u,
+    14203502u, 14023534u, 13864502u, 13722283u, 13593844u, 13476888u, 13369640u, 13270698u,
+    13135459u, 12975345u, 12833759u, 12707065u, 12592582u, 12488282u, 12392594u, 12304279u,
+    12183506u, 12040430u, 11913830u, 11800480u, 11698002u, 11604595u, 11518864u, 11439707u,
+    11331409u, 11203037u, 11089380u, 10987564u, 10895470u, 10811491u, 10734382u, 10663160u,
+    10565675u, 10450059u, 10347639u, 10255845u, 10172777u, 10096999u, 10027394u, 9963079u,
+    9875016u, 9770520u, 9677904u, 9594857u, 9519675u, 9451063u, 9388018u, 9329747u,
+    9249929u, 9155172u, 9071147u, 8995771u, 8927506u, 8865185u, 8807901u, 8754939u,
 };
 
 CC_INLINE uint64_t age_weight(uint32_t age)
 {
-    unsigned top = cc_log2_floor(age | 4) - 2; /* 0 for ages below 8 */
-    unsigned low = top == 0 ? 0 : top - 1;
-    return age_weights[age < 8 ? age : 8 * top + ((age >> low) & 7)];
+    unsigned top = cc_log2_floor(age | 8);
+    return age_weights[age < 8 ? age : 8 * (top - 2) + ((age >> (top - 3)) & 7)];
 }
 
 CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
@@ -63,8 +72,7 @@ CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
 /* frequency / ln(age + e)^2, in integers. */
 CC_INLINE uint64_t score(const cc_policy *policy, const cc_meta *meta)
 {
-    uint64_t weight = age_weight((uint32_t)policy->tick - meta->tick);
-    return count_of(policy, meta) * weight * weight;
+    return count_of(policy, meta) * age_weight((uint32_t)policy->tick - meta->tick);
 }
 
 CC_INLINE bool expired(const cc_meta *meta, uint32_t now)
@@ -99,7 +107,7 @@ void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed)
     policy->random = cc_mix64(seed, 0x2545F4914F6CDD1Dull) | 1;
     policy->share = SHARE_FIRST;
     policy->free = CC_NO_SLOT;
-    policy->opponent = CC_NO_SLOT;
+    policy->opponents[0] = policy->opponents[1] = CC_NO_SLOT;
     policy->next_epoch = EPOCH_LEAST;
 }
 
@@ -170,7 +178,7 @@ static bool grow_records(cc_policy *policy)
                         : (uint64_t)policy->limit + policy->limit / 4 + 2 * LEAST_ROOM;
     uint64_t room = policy->room == 0 ? LEAST_ROOM : 2ull * policy->room;
     if (room > most)
-        room = most;
+        room = (most + 1) & ~1ull; /* samples are lines of two records */
     if (room >= CC_NO_SLOT || room <= policy->room)
         return false;
     void *grown =
@@ -362,19 +370,6 @@ CC_INLINE bool in_main(const cc_policy *policy, uint32_t slot)
     return slot < policy->used && cc_meta_state(&policy->records[slot].meta) == CC_MAIN;
 }
 
-/* A random main entry; CC_NO_SLOT when none was met. */
-static uint32_t draw(cc_policy *policy)
-{
-    uint32_t slot =
-        policy->drawn > 0 ? policy->draws[--policy->drawn] : cc_random_below(&policy->random, policy->used);
-    for (unsigned tried = 0; tried < DRAW_TRIES; tried++) {
-        if (CC_LIKELY(in_main(policy, slot)))
-            return slot;
-        slot = cc_random_below(&policy->random, policy->used);
-    }
-    return CC_NO_SLOT;
-}
-
 /* The first main entry from a random place on; there is one. */
 static CC_COLD uint32_t any_main(cc_policy *policy)
 {
@@ -384,32 +379,59 @@ static CC_COLD uint32_t any_main(cc_policy *policy)
     return slot;
 }
 
-/* The main entry that is worth least among those looked at; there is a main entry. */
-static uint32_t weakest(cc_policy *policy, uint32_t now)
+/* The first slot of a random line of two. */
+CC_INLINE uint32_t draw_line(cc_policy *policy)
 {
-    uint32_t best = policy->opponent, samples = SAMPLES_MORE;
-    if (best == CC_NO_SLOT || !in_main(policy, best)) {
-        samples = SAMPLES;
-        best = draw(policy);
-        if (CC_UNLIKELY(best == CC_NO_SLOT))
-            best = any_main(policy);
+    return cc_random_below(&policy->random, (policy->used + 1) / 2) * 2;
+}
+
+/* An entry's worth, its top 32 bits of 48, above its slot: one comparison ranks two entries, and
+   the minimum of several takes no branch, which could not be predicted. NO_RANK is above all. */
+#define NO_RANK UINT64_MAX
+
+CC_INLINE uint64_t rank(const cc_policy *policy, uint32_t slot, uint32_t now)
+{
+    const cc_meta *meta = &policy->records[slot].meta;
+    uint64_t worth = score(policy, meta) << 16 & 0xFFFFFFFF00000000ull;
+    if (CC_UNLIKELY(expired(meta, now)))
+        worth = 0;
+    return cc_meta_state(meta) == CC_MAIN ? worth | slot : NO_RANK;
+}
+
+typedef struct {
+    uint64_t least, next;
+} weakest_two;
+
+CC_INLINE void consider(weakest_two *found, uint64_t rank)
+{
+    uint64_t greater = rank > found->least ? rank : found->least;
+    found->least = rank < found->least ? rank : found->least;
+    found->next = greater < found->next ? greater : found->next;
+}
+
+/* The main entry that is worth least among those looked at; there is a main entry. */
+static uint32_t weakest(cc_policy *policy, uint32_t now, unsigned lines)
+{
+    weakest_two found = {NO_RANK, NO_RANK};
+    for (unsigned i = 0; i < 2; i++)
+        if (CC_LIKELY(policy->opponents[i] < policy->used))
+            consider(&found, rank(policy, policy->opponents[i], now));
+    if (CC_UNLIKELY(found.least == NO_RANK))
+        lines = LINES_FIRST;
+    while (lines-- > 0) {
+        uint32_t slot = policy->drawn > 0 ? policy->draws[--policy->drawn] : draw_line(policy);
+        consider(&found, rank(policy, slot, now));
+        consider(&found, rank(policy, slot + 1, now));
     }
-    uint64_t least = score(policy, &policy->records[best].meta);
-    for (unsigned i = 0; i < samples; i++) {
-        uint32_t slot = draw(policy);
-        if (CC_UNLIKELY(slot == CC_NO_SLOT))
-            continue;
-        const cc_meta *meta = &policy->records[slot].meta;
-        uint64_t worth = score(policy, meta);
-        if (CC_UNLIKELY(expired(meta, now)))
-            worth = 0;
-        if (worth < least) {
-            least = worth;
-            best = slot;
-        }
-    }
-    policy->opponent = best;
-    return best;
+    policy->opponents[0] = found.least == NO_RANK ? any_main(policy) : (uint32_t)found.least;
+    policy->opponents[1] = (uint32_t)found.next; /* of NO_RANK: CC_NO_SLOT */
+    return policy->opponents[0];
+}
+
+/* Lines to look at for a challenger. */
+static unsigned lines_for(const cc_policy *policy, const cc_meta *challenger)
+{
+    return count_of(policy, challenger) <= 1 ? LINES_ONCE : LINES;
 }
 
 uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
@@ -425,7 +447,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
 
     uint32_t main = policy->live - policy->window;
     if (main > 0 && policy->window < target) { /* the window has grown: main makes room */
-        uint32_t victim = weakest(policy, now);
+        uint32_t victim = weakest(policy, now, LINES);
         *reason = expired(&policy->records[victim].meta, now) ? CC_EXPIRED : CC_EVICTED;
         return victim;
     }
@@ -434,7 +456,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
     *reason = expired(meta, now) ? CC_EXPIRED : CC_REJECTED;
     if (main == 0 || *reason == CC_EXPIRED)
         return candidate;
-    uint32_t victim = weakest(policy, now);
+    uint32_t victim = weakest(policy, now, lines_for(policy, meta));
     const cc_meta *against = &policy->records[victim].meta;
     if (CC_UNLIKELY(expired(against, now))) {
         *reason = CC_EXPIRED;
@@ -460,18 +482,18 @@ uint32_t cc_policy_bystander(cc_policy *policy, uint32_t spare)
 
 uint32_t cc_policy_prepare(cc_policy *policy)
 {
-    while (policy->drawn < CC_DRAWS) {
-        uint32_t slot = cc_random_below(&policy->random, policy->used);
-        CC_PREFETCH(&policy->records[slot].meta);
-        policy->draws[policy->drawn++] = slot;
-    }
     if (policy->head - policy->tail < 2)
         return CC_NO_SLOT;
-    CC_PREFETCH_WRITE(&policy->records[*ring_at(policy, policy->tail + 1)]);
     uint32_t slot = *ring_at(policy, policy->tail);
-    uint32_t hash = policy->records[slot].meta.hash;
-    cc_sketch_prefetch(&policy->sketch, hash);
-    cc_ghosts_prefetch(&policy->ghosts, hash);
+    const cc_meta *meta = &policy->records[slot].meta; /* fetched one call ago */
+    for (unsigned lines = lines_for(policy, meta); policy->drawn < lines;) {
+        uint32_t line = draw_line(policy);
+        CC_PREFETCH(&policy->records[line]);
+        policy->draws[policy->drawn++] = line;
+    }
+    CC_PREFETCH_WRITE(&policy->records[*ring_at(policy, policy->tail + 1)]);
+    cc_sketch_prefetch(&policy->sketch, meta->hash);
+    cc_ghosts_prefetch(&policy->ghosts, meta->hash);
     return slot;
 }
 
@@ -488,9 +510,10 @@ void cc_policy_compact(cc_policy *policy, uint32_t *moved)
         policy->records[to] = policy->records[from];
         moved[from] = to++;
     }
+    memset(&policy->records[to], 0, (policy->used - to) * sizeof(cc_record));
     for (uint32_t at = policy->tail; at != policy->head; at++)
         *ring_at(policy, at) = moved[*ring_at(policy, at)];
-    policy->opponent = policy->opponent < policy->used ? moved[policy->opponent] : CC_NO_SLOT;
+    policy->opponents[0] = policy->opponents[1] = CC_NO_SLOT;
     policy->used = policy->top = to;
     policy->free = CC_NO_SLOT;
     policy->drawn = 0;

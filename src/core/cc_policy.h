@@ -13,7 +13,7 @@
  *    it moves to the main region if that has room, or contests a victim there and must be
  *    strictly more frequent.
  *  - A victim has the lowest frequency / ln(age + e)^p among a few random main entries (p = 2),
- *    age in accesses. The best one seen stays the challengers' opponent while it is resident.
+ *    age in accesses. The weakest two seen stay the challengers' opponents while they are resident.
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
  *    that come back move the border between window and main.
  *  - Counts halve every 30 x capacity accesses, lazily, by epoch.
@@ -55,7 +55,7 @@ typedef enum { CC_EVICTED, CC_REJECTED, CC_EXPIRED, CC_DELETED } cc_reason;
 
 #define CC_NO_SLOT UINT32_MAX
 #define CC_NO_LIMIT UINT32_MAX
-enum { CC_DRAWS = 8 }; /* random slots drawn, and prefetched, one operation ahead */
+enum { CC_DRAWS = 4 }; /* lines of records drawn for the next contest at most */
 
 typedef struct {
     cc_record *records;
@@ -78,8 +78,8 @@ typedef struct {
     uint32_t capacity; /* entries that fit, as last seen under pressure */
     uint32_t fitted;   /* capacity the ghosts and the sketch were made for */
 
-    uint32_t opponent; /* the best victim found so far, while it is in main */
-    uint32_t drawn;    /* draws that are ready */
+    uint32_t opponents[2]; /* the weakest met so far: they count while they are in main */
+    uint32_t drawn;        /* lines that are drawn already, and being fetched */
     uint32_t draws[CC_DRAWS];
     uint64_t random;
     cc_ghosts ghosts;

@@ -93,8 +93,8 @@ void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count)
     bring_to_date(sketch, (size_t)(bits >> sketch->shift));
     for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
         _Atomic uint16_t *at = counter(sketch, bits, row);
-        if (atomic_load_explicit(at, memory_order_relaxed) < to)
-            atomic_store_explicit(at, to, memory_order_relaxed);
+        uint16_t was = atomic_load_explicit(at, memory_order_relaxed);
+        atomic_store_explicit(at, was > to ? was : to, memory_order_relaxed); /* no branch to miss */
     }
 }
 

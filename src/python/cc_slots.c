@@ -6,9 +6,13 @@
  * on in a function that is called last, with the hash in hand. */
 #include "cc_slots.h"
 
-/* What Cython made for the other fields of a Cache; written once, when the module is imported. */
+#include <math.h>
+
+/* What Cython made, and NumPy's type; written once, when the module is imported. */
 static traverseproc fields_traverse;
 static inquiry fields_clear;
+static objobjargproc ass_subscript;
+static PyTypeObject *array;
 
 static cc_table *table_of(PyObject *self)
 {
@@ -27,6 +31,11 @@ static int cache_clear(PyObject *self)
     Py_CLEAR(table_of(self)->timer);
     return fields_clear(self);
 }
+
+/* Of types that no array type inherits from. */
+#define PLAIN_FLAGS                                                                                \
+    (Py_TPFLAGS_UNICODE_SUBCLASS | Py_TPFLAGS_BYTES_SUBCLASS | Py_TPFLAGS_LONG_SUBCLASS            \
+     | Py_TPFLAGS_TUPLE_SUBCLASS | Py_TPFLAGS_LIST_SUBCLASS | Py_TPFLAGS_DICT_SUBCLASS)
 
 /* The hash of a key that holds it ready; false: it must be asked for. */
 CC_INLINE bool hash_at_hand(const cc_table *table, PyObject *key, uint32_t *hash)
@@ -132,6 +141,22 @@ static PyObject *cache_subscript(PyObject *self, PyObject *key)
     return hit(table, record);
 }
 
+/* --- cache[key] = value --------------------------------------------------------------------- */
+
+/* True for arrays; types that are met often are told apart without a walk of their bases. */
+CC_INLINE bool may_need_snapshot(PyObject *value)
+{
+    return !(Py_TYPE(value)->tp_flags & PLAIN_FLAGS) && PyObject_TypeCheck(value, array);
+}
+
+static int cache_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
+{
+    if (value == NULL || !((cc_cache_head *)self)->plain || may_need_snapshot(value))
+        return ass_subscript(self, key, value);
+    cc_item item = {.key = key, .value = value, .ttl = INFINITY, .cost = 1};
+    return cc_table_set(table_of(self), &item, NULL) == CC_FAILED ? -1 : 0;
+}
+
 /* --- cache.get(key, default=None) ----------------------------------------------------------- */
 
 PyDoc_STRVAR(get_doc, "get($self, key, default=None)\n--\n\n"
@@ -221,10 +246,12 @@ static PyMethodDef get_method = {
 
 /* --- the type ------------------------------------------------------------------------------- */
 
-int cc_cache_install(PyTypeObject *type, size_t table_offset)
+int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_offset,
+                     size_t plain_offset)
 {
-    if (table_offset != offsetof(cc_cache_head, table)) {
-        PyErr_SetString(PyExc_SystemError, "Cache was compiled with its table in another place");
+    if (table_offset != offsetof(cc_cache_head, table)
+        || plain_offset != offsetof(cc_cache_head, plain)) {
+        PyErr_SetString(PyExc_SystemError, "Cache was compiled with its fields in other places");
         return -1;
     }
     PyObject *get_descriptor = PyDescr_NewMethod(type, &get_method);
@@ -238,7 +265,10 @@ int cc_cache_install(PyTypeObject *type, size_t table_offset)
     fields_clear = type->tp_clear;
     type->tp_traverse = cache_traverse;
     type->tp_clear = cache_clear;
+    ass_subscript = type->tp_as_mapping->mp_ass_subscript;
+    array = array_type;
     type->tp_as_mapping->mp_subscript = cache_subscript;
+    type->tp_as_mapping->mp_ass_subscript = cache_ass_subscript;
     type->tp_as_sequence->sq_item = NULL;
     type->tp_as_sequence->sq_ass_item = NULL;
     PyType_Modified(type);

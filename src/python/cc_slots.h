@@ -8,12 +8,14 @@
 typedef struct {
     PyObject_HEAD
     cc_table table;
+    int plain; /* no lifetimes, sizes or callback: a set needs nothing of the other fields */
 } cc_cache_head;
 
 /* Completes the type that Cython made: `tp_traverse` and `tp_clear` that know the table (Cython
-   does not look into C arrays of objects), no sequence slots, and `get` by vectorcall. 
-   -1: an exception is set. */
-int cc_cache_install(PyTypeObject *type, size_t table_offset);
+   does not look into C arrays of objects), no sequence slots, and the C versions of `cache[key]`,
+   `cache[key] = value` and `get`. -1: an exception is set. */
+int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_offset,
+                     size_t plain_offset);
 
 /* A random share of 0 ... 1. */
 static inline double cc_table_jitter(cc_table *table)

@@ -524,6 +524,18 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
     return CC_FOUND;
 }
 
+/* Fetches what the next insertion will need: a full table's next leaver is known. */
+CC_INLINE void prepare(cc_table *table)
+{
+    uint32_t slot = cc_policy_prepare(&table->policy);
+    if (slot == CC_NO_SLOT)
+        return;
+    const cc_record *record = &table->policy.records[slot];
+    CC_PREFETCH_WRITE(&table->index.chunks[cc_index_home(&table->index, record->meta.hash)]);
+    CC_PREFETCH_WRITE(cc_record_key(record));
+    CC_PREFETCH_WRITE(cc_record_value(record));
+}
+
 static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *leavers)
 {
     uint32_t now;
@@ -587,6 +599,8 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     table->version++;
     table->inserts++;
     table->insert_ticks++;
+    if (table->policy.live == table->policy.capacity)
+        prepare(table);
     return CC_ABSENT;
 }
 

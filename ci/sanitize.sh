@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The suite under AddressSanitizer and UBSan, with the table checking itself after every change.
+#   ci/sanitize.sh [PYTEST ARGUMENT ...]        paths are relative to tests/
+# Builds into build/asan and the virtualenv build/asan/venv. Needs gcc with its sanitizers.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+need_build_tools
+work=$PWD/build/asan
+say "build"
+mkdir -p "$work"
+venv "$work/venv"
+CC=gcc CACHECORE_BUILD=asan install "$work/venv" --force-reinstall ".[test]"
+core=$(echo "$work"/venv/lib/python3*/site-packages/cachecore/_core.*.so)
+grep -q __asan_report "$core" && grep -q __ubsan_handle "$core"
+
+export CACHECORE_BUILD=asan # for tests of memory use, which the sanitizer changes
+export PYTHONMALLOC=malloc  # a pool would hide what overruns one object into the next
+# Leaks are not for this script to find: CPython itself frees little at exit, and LeakSanitizer
+# reports all that; tests/isolated counts references and memory instead. A huge allocation must
+# fail as malloc does, since tests ask for MemoryError.
+export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:abort_on_error=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
+preload="$(realpath "$(gcc -print-file-name=libasan.so)") $(realpath "$(gcc -print-file-name=libubsan.so)")"
+
+say "tests"
+cd tests # the installed package is imported, not the source tree
+# -s: a sanitizer reports to stderr as it ends the process, which pytest would swallow.
+LD_PRELOAD=$preload "$work/venv/bin/python" -P -m pytest -s --benchmark-disable "$@"

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Test what would be released: build the sdist, from it the wheel, install that into a fresh
+# virtualenv, then lint, type-check and test what the sdist holds against what was installed.
+#   ci/test.sh [PYTEST ARGUMENT ...]
+# Needs Python 3.11 and gcc; as root on Debian it installs what is missing. Some minutes.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+need_build_tools
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say "sdist, and the wheel from it"
+venv "$work/venv"
+install "$work/venv" build
+"$work/venv/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 || {
+    cat "$work/build.log" >&2
+    exit 1
+}
+tar -xzf "$work"/dist/*.tar.gz -C "$work"
+mv "$work"/cachecore_ml-*/ "$work/sdist"
+
+say "install the wheel"
+install "$work/venv" "$(echo "$work"/dist/*.whl)[dev]"
+export PATH="$work/venv/bin:$PATH"
+
+say "lint"
+cd "$work/sdist"
+ruff check .
+ruff format --check .
+cython-lint cachecore
+includes=$(python -c 'import numpy, sysconfig
+print("-isystem", sysconfig.get_path("include"), "-isystem", numpy.get_include())')
+for file in src/*/*.c; do
+    # shellcheck disable=SC2086
+    "${CC:-gcc}" -std=gnu11 -O2 -Wall -Wextra -Werror -Isrc/core -Isrc/python $includes \
+        -c "$file" -o /dev/null
+done
+
+say "types"
+mypy
+cd tests # from here on the installed package is imported, never the source tree
+stubtest cachecore --allowlist typing/stubtest.txt
+python -c 'import cachecore, sys; assert cachecore.__file__.startswith(sys.prefix)'
+
+say "tests"
+pytest --benchmark-disable "$@"

@@ -1,0 +1,58 @@
+"""The compiled modules and how they are built; the rest of the project is in pyproject.toml.
+
+CACHECORE_BUILD chooses the mode: "release" (the default), "debug" (the table checks itself after
+every change, CC_DEBUG) or "asan" (debug checks under AddressSanitizer and UBSan, see
+ci/sanitize.sh). Each mode builds in a folder of its own, build/MODE, generated C included.
+"""
+
+import os
+from glob import glob
+from pathlib import Path
+
+import numpy
+from setuptools import Extension, setup
+
+MODES = {
+    "release": (["-O3"], []),
+    "debug": (["-Og", "-g", "-DCC_DEBUG", "-UNDEBUG"], []),
+    "asan": (
+        ["-O1", "-g", "-DCC_DEBUG", "-UNDEBUG", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"],
+        ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    ),
+}
+# No -march: what is built here must run on any machine of the platform.
+COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# What Cython generates leaves parameters unused and casts method pointers.
+QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
+# No pickling by field and no doctest table: neither is meant, and both would need stubs.
+DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
+MODULES = {
+    "_arrays": [],
+    "_core": sorted(glob("src/core/*.c") + glob("src/python/*.c")),
+    "_memo": [],
+}
+
+mode = os.environ.get("CACHECORE_BUILD", "release")
+if mode not in MODES:
+    raise SystemExit(f"CACHECORE_BUILD must be one of {', '.join(MODES)}, not {mode!r}")
+flags, link = MODES[mode]
+
+setup(
+    ext_modules=[
+        Extension(
+            f"cachecore.{name}",
+            [f"cachecore/{name}.pyx", *sources],
+            include_dirs=["src/core", "src/python", numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+            extra_compile_args=[*COMPILE, *QUIET, *flags, *link],
+            extra_link_args=link,
+            depends=glob("src/*/*.h") + glob("cachecore/*.pxd"),
+        )
+        for name, sources in MODULES.items()
+        if Path(f"cachecore/{name}.pyx").exists()
+    ],
+    options={
+        "build": {"build_base": f"build/{mode}"},
+        "build_ext": {"cython_c_in_temp": True, "cython_directives": DIRECTIVES},
+    },
+)

@@ -1,0 +1,16 @@
+"""What holds for every test: hypothesis without deadlines, and a header that says what is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cachecore
+import hypothesis
+
+# A machine may be slow; a failing example is printed in a form that can be replayed.
+hypothesis.settings.register_profile("cachecore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("cachecore")
+
+
+def pytest_report_header() -> str:
+    return f"cachecore {cachecore.__version__} in {Path(cachecore.__file__).parent}"
