@@ -24,7 +24,8 @@ cdef extern from "cc_table.h":
     ctypedef struct cc_table:
         cc_policy policy
         uint64_t version
-        uint64_t misses, inserts, evictions, rejections, refused, expirations, deletions
+        uint64_t misses, inserts, refused
+        uint64_t left[4]
         uint64_t insert_ticks
         uint64_t max_bytes, bytes
         uint64_t *sizes
@@ -56,6 +57,9 @@ cdef extern from "cc_table.h":
         CC_AGAIN
 
     ctypedef enum cc_reason:
+        CC_EVICTED
+        CC_REJECTED
+        CC_EXPIRED
         CC_DELETED
 
     void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bint sized,

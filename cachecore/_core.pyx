@@ -500,14 +500,14 @@ cdef class Cache:
         cdef uint32_t now, slot = 0
         cdef cc_leavers leavers
         cdef cc_result result = CC_AGAIN
-        cdef uint64_t before = self.table.expirations
+        cdef uint64_t before = self.table.left[<int>CC_EXPIRED]
         leavers.count = 0
         if self.table.policy.live:
             cc_table_now(&self.table, &now)
             while result == CC_AGAIN:
                 result = cc_table_expire(&self.table, now, &slot, &leavers)
                 cc_leavers_release(&leavers, callback(self))
-        return self.table.expirations - before
+        return self.table.left[<int>CC_EXPIRED] - before
 
     def resize(self, maxsize=None, max_bytes=None):
         """Changes the bounds that are given; what no longer fits is evicted."""
@@ -600,8 +600,9 @@ cdef class Cache:
         """What was counted so far, as a CacheStats."""
         cdef cc_table *table = &self.table
         return CacheStats(table.policy.tick - table.insert_ticks, table.misses, table.inserts,
-                          table.evictions, table.rejections, table.refused, table.expirations,
-                          table.deletions, table.policy.live, table.bytes)
+                          table.left[<int>CC_EVICTED], table.left[<int>CC_REJECTED], table.refused,
+                          table.left[<int>CC_EXPIRED], table.left[<int>CC_DELETED],
+                          table.policy.live, table.bytes)
 
     def copy(self):
         """A cache of the same type, configuration, entries and lifetimes, with counts of its own.

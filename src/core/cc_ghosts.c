@@ -5,18 +5,18 @@
 
 #include <string.h>
 
-enum { KIND_PLACES = 8, LINE_PLACES = 2 * KIND_PLACES, SPAN_STAMPS = 4096, REMEMBERED = 4 };
+enum { SPAN_STAMPS = 4096, REMEMBERED = 4 /* ... th part of the capacity */ };
 
 size_t cc_ghosts_size(const cc_ghosts *ghosts)
 {
-    return (size_t)ghosts->lines * LINE_PLACES * sizeof(uint32_t);
+    return (size_t)ghosts->lines * CC_GHOSTS_LINE * sizeof(uint32_t);
 }
 
 bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity)
 {
     uint32_t remembered = capacity / REMEMBERED + 1;
     memset(ghosts, 0, sizeof *ghosts);
-    ghosts->lines = (uint32_t)cc_pow2_ceil((2ull * remembered + KIND_PLACES - 1) / KIND_PLACES);
+    ghosts->lines = (uint32_t)cc_pow2_ceil((2ull * remembered + CC_GHOSTS_KIND - 1) / CC_GHOSTS_KIND);
     ghosts->shift = 32 - cc_log2_floor(ghosts->lines);
     while (remembered >> ghosts->unit > SPAN_STAMPS)
         ghosts->unit++;
@@ -31,11 +31,6 @@ void cc_ghosts_free(cc_ghosts *ghosts)
 {
     cc_pages_free(ghosts->places, cc_ghosts_size(ghosts));
     memset(ghosts, 0, sizeof *ghosts);
-}
-
-static uint32_t *line_of(const cc_ghosts *ghosts, uint32_t hash)
-{
-    return &ghosts->places[((uint64_t)hash >> ghosts->shift) * LINE_PLACES];
 }
 
 static uint32_t fingerprint(uint32_t hash)
@@ -53,8 +48,8 @@ void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind)
 {
     if (ghosts->places == NULL)
         return;
-    uint32_t *places = line_of(ghosts, hash) + kind * KIND_PLACES;
-    memmove(places + 1, places, (KIND_PLACES - 1) * sizeof *places);
+    uint32_t *places = cc_ghosts_line(ghosts, hash) + kind * CC_GHOSTS_KIND;
+    memmove(places + 1, places, (CC_GHOSTS_KIND - 1) * sizeof *places);
     places[0] = fingerprint(hash) | stamp(ghosts, kind);
     ghosts->pushes[kind]++;
 }
@@ -63,15 +58,15 @@ cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash)
 {
     if (ghosts->places == NULL)
         return CC_GHOST_NONE;
-    uint32_t *places = line_of(ghosts, hash);
+    uint32_t *places = cc_ghosts_line(ghosts, hash);
     uint32_t print = fingerprint(hash);
     unsigned found = 0; /* a loop without exits, which compilers turn into four comparisons */
-    for (unsigned i = 0; i < LINE_PLACES; i++)
+    for (unsigned i = 0; i < CC_GHOSTS_LINE; i++)
         found |= (places[i] & 0xFFFF0000u) == print;
     if (CC_LIKELY(!found))
         return CC_GHOST_NONE;
-    for (unsigned i = 0; i < LINE_PLACES; i++) {
-        unsigned kind = i / KIND_PLACES;
+    for (unsigned i = 0; i < CC_GHOSTS_LINE; i++) {
+        unsigned kind = i / CC_GHOSTS_KIND;
         if ((places[i] & 0xFFFF0000u) != print)
             continue;
         uint32_t age = (stamp(ghosts, kind) - places[i]) & 0xFFFF;
@@ -80,10 +75,4 @@ cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash)
             return (cc_ghost)kind;
     }
     return CC_GHOST_NONE;
-}
-
-void cc_ghosts_prefetch(const cc_ghosts *ghosts, uint32_t hash)
-{
-    if (ghosts->places != NULL)
-        CC_PREFETCH_WRITE(line_of(ghosts, hash));
 }

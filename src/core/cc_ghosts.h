@@ -16,6 +16,8 @@
 
 #include "cc_base.h"
 
+enum { CC_GHOSTS_KIND = 8, CC_GHOSTS_LINE = 2 * CC_GHOSTS_KIND }; /* places */
+
 typedef enum { CC_GHOST_REJECTED, CC_GHOST_EVICTED, CC_GHOST_NONE } cc_ghost;
 
 typedef struct {
@@ -40,6 +42,16 @@ void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind);
 /* Why this key left, if it left lately; it is then forgotten. */
 cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash);
 
-void cc_ghosts_prefetch(const cc_ghosts *ghosts, uint32_t hash);
+/* The two groups of places of a hash. */
+CC_INLINE uint32_t *cc_ghosts_line(const cc_ghosts *ghosts, uint32_t hash)
+{
+    return &ghosts->places[((uint64_t)hash >> ghosts->shift) * CC_GHOSTS_LINE];
+}
+
+CC_INLINE void cc_ghosts_prefetch(const cc_ghosts *ghosts, uint32_t hash)
+{
+    if (ghosts->places != NULL)
+        CC_PREFETCH_WRITE(cc_ghosts_line(ghosts, hash));
+}
 
 #endif

@@ -10,9 +10,9 @@ enum {
     EPOCH_LEAST = 5000,      /* ... but at least so many */
     LINES = 4,               /* lines of two records looked at for a weaker opponent ... */
     LINES_FIRST = 8,         /* ... when there is none from before */
-    LINES_ONCE = 1,          /* ... when the challenger was asked for once: it will hardly win */
     REQUEUES = 16,           /* visited entries sent back to the window's start in one operation */
     MOVES = 4,               /* entries moved into main in one operation when the window shrinks */
+    AHEAD = 4,               /* operations between fetching a record and needing it */
     GHOST_STEP = 3,          /* entries by which a ghost that came back moves the border */
     SKETCH_LINES_ENTRY = 4,  /* lines of the sketch an entry, up to CC_SKETCH_FULL_LINES */
     LEAST_ROOM = 16,
@@ -23,45 +23,45 @@ enum {
 #define SHARE_LEAST ((uint32_t)(0.01 * 4294967296.0))
 #define SHARE_MOST ((uint32_t)(0.80 * 4294967296.0))
 
-/* 2^32 / ln(age + e)^2 for ages 0 ... 7 and then for eight steps in each power of two:
-   index = 8 * (log2(age) - 2) + the three bits after the first. */
-static const uint32_t age_weights[240] = {
+/* 2^32 / ln(age + e)^2 in eight steps for each power of two of age + 8, so that the first eight
+   ages are exact: index = 8 * (log2(age + 8) - 3) + the three bits after the first. */
+static const uint32_t age_weights[232] = {
     4294967295u, 2490332361u, 1784379615u, 1412641878u, 1183712689u, 1028422496u, 915956184u, 830568709u,
-    763393547u, 709061057u, 664130334u, 626294530u, 593948872u, 565942089u, 541426457u, 519763684u,
-    491576996u, 460231499u, 434245312u, 412295634u, 393467620u, 377107500u, 362735062u, 349989243u,
-    333331576u, 314695438u, 299143068u, 285924247u, 274518660u, 264553283u, 255753180u, 247910900u,
-    237603748u, 225988229u, 216220836u, 207861812u, 200604241u, 194226788u, 188565408u, 183495676u,
-    176795597u, 169192036u, 162752223u, 157205679u, 152362301u, 148084113u, 144268256u, 140836289u,
-    136278309u, 131073641u, 126637737u, 122795823u, 119424243u, 116432713u, 113753562u, 111334932u,
-    108109205u, 104406315u, 101233403u, 98472333u, 96039029u, 93871786u, 91924133u, 90160309u,
-    87799504u, 85077362u, 82734244u, 80687103u, 78876539u, 77258759u, 75800652u, 74476640u,
-    72699167u, 70641897u, 68864287u, 67305965u, 65923567u, 64685000u, 63565916u, 62547447u,
-    61176666u, 59585018u, 58205251u, 56992212u, 55913348u, 54944490u, 54067248u, 53267333u,
-    52188356u, 50932089u, 49840015u, 48877535u, 48019624u, 47247653u, 46547409u, 45907827u,
-    45043491u, 44034748u, 43155733u, 42379373u, 41686037u, 41061075u, 40493288u, 39973937u,
-    39270933u, 38448785u, 37730861u, 37095598u, 36527322u, 36014313u, 35547593u, 35120148u,
-    34540717u, 33861859u, 33267967u, 32741593u, 32270032u, 31843765u, 31455488u, 31099488u,
-    30616293u, 30049280u, 29552424u, 29111415u, 28715815u, 28357790u, 28031321u, 27731693u,
-    27324554u, 26846109u, 26426253u, 26053108u, 25717994u, 25414389u, 25137278u, 24882723u,
-    24536481u, 24129080u, 23771102u, 23452581u, 23166225u, 22906549u, 22669326u, 22451239u,
-    22154331u, 21804577u, 21496892u, 21222834u, 20976219u, 20752389u, 20547753u, 20359488u,
-    20102970u, 19800481u, 19534092u, 19296592u, 19082691u, 18888402u, 18710648u, 18547006u,
-    18323872u, 18060501u, 17828337u, 17621171u, 17434446u, 17264720u, 17109337u, 16966206u,
-    16770905u, 16540188u, 16336628u, 16154844u, 15990878u, 15841743u, 15705131u, 15579220u,
-    15407310u, 15204064u, 15024596u, 14864210u, 14719451u, 14587707u, 14466958u, 14355614u,
-    14203502u, 14023534u, 13864502u, 13722283u, 13593844u, 13476888u, 13369640u, 13270698u,
+    734870504u, 644438781u, 579461913u, 530272008u, 491576996u, 460231499u, 434245312u, 412295634u,
+    385012397u, 356177790u, 333331576u, 314695438u, 299143068u, 285924247u, 274518660u, 264553283u,
+    251723234u, 237603748u, 225988229u, 216220836u, 207861812u, 200604241u, 194226788u, 188565408u,
+    181151723u, 172827167u, 165845890u, 159880655u, 154705701u, 150159662u, 146123772u, 142508443u,
+    137727226u, 132294424u, 127685250u, 123708053u, 120228434u, 117148979u, 114397122u, 111917542u,
+    108617124u, 104837288u, 101605460u, 98798069u, 96327546u, 94129847u, 92156888u, 90371754u,
+    87984707u, 85235367u, 82871296u, 80807593u, 78983659u, 77354892u, 75887621u, 74555866u,
+    72768821u, 70701582u, 68916255u, 67351807u, 65964446u, 64721786u, 63599278u, 62577908u,
+    61203529u, 59608119u, 58225429u, 57010062u, 55929305u, 54958882u, 54080327u, 53279298u,
+    52198935u, 50941214u, 49848007u, 48884621u, 48025973u, 47253389u, 46552631u, 45912612u,
+    45047731u, 44038416u, 43158952u, 42382233u, 41688604u, 41063399u, 40495407u, 39975881u,
+    39272659u, 38450281u, 37732177u, 37096769u, 36528375u, 36015267u, 35548464u, 35120948u,
+    34541428u, 33862477u, 33268511u, 32742079u, 32270469u, 31844161u, 31455851u, 31099821u,
+    30616590u, 30049538u, 29552652u, 29111619u, 28715999u, 28357957u, 28031474u, 27731834u,
+    27324679u, 26846218u, 26426350u, 26053194u, 25718071u, 25414460u, 25137342u, 24882782u,
+    24536534u, 24129126u, 23771143u, 23452618u, 23166258u, 22906579u, 22669354u, 22451265u,
+    22154354u, 21804597u, 21496910u, 21222850u, 20976233u, 20752402u, 20547765u, 20359499u,
+    20102980u, 19800489u, 19534099u, 19296599u, 19082697u, 18888408u, 18710653u, 18547011u,
+    18323876u, 18060505u, 17828340u, 17621174u, 17434448u, 17264722u, 17109340u, 16966208u,
+    16770907u, 16540190u, 16336630u, 16154845u, 15990879u, 15841745u, 15705132u, 15579221u,
+    15407311u, 15204065u, 15024597u, 14864211u, 14719451u, 14587707u, 14466959u, 14355614u,
+    14203503u, 14023534u, 13864502u, 13722283u, 13593844u, 13476888u, 13369640u, 13270698u,
     13135459u, 12975345u, 12833759u, 12707065u, 12592582u, 12488282u, 12392594u, 12304279u,
     12183506u, 12040430u, 11913830u, 11800480u, 11698002u, 11604595u, 11518864u, 11439707u,
     11331409u, 11203037u, 11089380u, 10987564u, 10895470u, 10811491u, 10734382u, 10663160u,
-    10565675u, 10450059u, 10347639u, 10255845u, 10172777u, 10096999u, 10027394u, 9963079u,
+    10565675u, 10450059u, 10347639u, 10255845u, 10172777u, 10096999u, 10027394u, 9963080u,
     9875016u, 9770520u, 9677904u, 9594857u, 9519675u, 9451063u, 9388018u, 9329747u,
     9249929u, 9155172u, 9071147u, 8995771u, 8927506u, 8865185u, 8807901u, 8754939u,
 };
 
 CC_INLINE uint64_t age_weight(uint32_t age)
 {
-    unsigned top = cc_log2_floor(age | 8);
-    return age_weights[age < 8 ? age : 8 * (top - 2) + ((age >> (top - 3)) & 7)];
+    uint32_t from = age + 8;
+    unsigned low = 28u - (unsigned)__builtin_clz(from | 8u);
+    return age_weights[8 * low + ((from >> low) & 7)];
 }
 
 CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
@@ -77,7 +77,7 @@ CC_INLINE uint64_t score(const cc_policy *policy, const cc_meta *meta)
 
 CC_INLINE bool expired(const cc_meta *meta, uint32_t now)
 {
-    return meta->expiry != 0 && meta->expiry <= now;
+    return meta->expiry - 1 < now; /* 0, never, wraps to the end of time */
 }
 
 CC_INLINE void set_state(cc_meta *meta, unsigned state)
@@ -398,40 +398,54 @@ CC_INLINE uint64_t rank(const cc_policy *policy, uint32_t slot, uint32_t now)
     return cc_meta_state(meta) == CC_MAIN ? worth | slot : NO_RANK;
 }
 
-typedef struct {
-    uint64_t least, next;
-} weakest_two;
-
-CC_INLINE void consider(weakest_two *found, uint64_t rank)
+/* Ranks a slot among the weakest two. */
+CC_INLINE void consider(uint64_t weakest[2], uint64_t rank)
 {
-    uint64_t greater = rank > found->least ? rank : found->least;
-    found->least = rank < found->least ? rank : found->least;
-    found->next = greater < found->next ? greater : found->next;
+    uint64_t greater = rank > weakest[0] ? rank : weakest[0];
+    weakest[0] = rank < weakest[0] ? rank : weakest[0];
+    weakest[1] = greater < weakest[1] ? greater : weakest[1];
 }
 
 /* The main entry that is worth least among those looked at; there is a main entry. */
-static uint32_t weakest(cc_policy *policy, uint32_t now, unsigned lines)
+static uint32_t weakest_main(cc_policy *policy, uint32_t now)
 {
-    weakest_two found = {NO_RANK, NO_RANK};
+    uint64_t weakest[2] = {NO_RANK, NO_RANK};
+    unsigned lines = LINES;
     for (unsigned i = 0; i < 2; i++)
         if (CC_LIKELY(policy->opponents[i] < policy->used))
-            consider(&found, rank(policy, policy->opponents[i], now));
-    if (CC_UNLIKELY(found.least == NO_RANK))
+            consider(weakest, rank(policy, policy->opponents[i], now));
+    if (CC_UNLIKELY(weakest[0] == NO_RANK))
         lines = LINES_FIRST;
     while (lines-- > 0) {
         uint32_t slot = policy->drawn > 0 ? policy->draws[--policy->drawn] : draw_line(policy);
-        consider(&found, rank(policy, slot, now));
-        consider(&found, rank(policy, slot + 1, now));
+        consider(weakest, rank(policy, slot, now));
+        consider(weakest, rank(policy, slot + 1, now));
     }
-    policy->opponents[0] = found.least == NO_RANK ? any_main(policy) : (uint32_t)found.least;
-    policy->opponents[1] = (uint32_t)found.next; /* of NO_RANK: CC_NO_SLOT */
+    policy->opponents[0] = weakest[0] == NO_RANK ? any_main(policy) : (uint32_t)weakest[0];
+    policy->opponents[1] = (uint32_t)weakest[1]; /* of NO_RANK: CC_NO_SLOT */
     return policy->opponents[0];
 }
 
-/* Lines to look at for a challenger. */
-static unsigned lines_for(const cc_policy *policy, const cc_meta *challenger)
+/* A challenger that was asked for once can only beat an entry that was not asked for lately: a
+   look at the opponent and at one line tells, without ranking them. */
+static uint32_t idle_main(cc_policy *policy, uint32_t now)
 {
-    return count_of(policy, challenger) <= 1 ? LINES_ONCE : LINES;
+    uint32_t line = policy->drawn > 0 ? policy->draws[--policy->drawn] : draw_line(policy);
+    uint32_t slots[3] = {policy->opponents[0], line, line + 1};
+    for (unsigned i = 0; i < 3; i++) {
+        if (slots[i] >= policy->used)
+            continue;
+        const cc_meta *meta = &policy->records[slots[i]].meta;
+        if (cc_meta_state(meta) == CC_MAIN
+            && CC_UNLIKELY(count_of(policy, meta) == 0 || expired(meta, now)))
+            return slots[i];
+    }
+    return CC_NO_SLOT;
+}
+
+CC_INLINE bool asked_for_once(const cc_policy *policy, const cc_meta *challenger)
+{
+    return count_of(policy, challenger) <= 1;
 }
 
 uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
@@ -447,7 +461,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
 
     uint32_t main = policy->live - policy->window;
     if (main > 0 && policy->window < target) { /* the window has grown: main makes room */
-        uint32_t victim = weakest(policy, now, LINES);
+        uint32_t victim = weakest_main(policy, now);
         *reason = expired(&policy->records[victim].meta, now) ? CC_EXPIRED : CC_EVICTED;
         return victim;
     }
@@ -456,7 +470,10 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
     *reason = expired(meta, now) ? CC_EXPIRED : CC_REJECTED;
     if (main == 0 || *reason == CC_EXPIRED)
         return candidate;
-    uint32_t victim = weakest(policy, now, lines_for(policy, meta));
+    bool once = asked_for_once(policy, meta);
+    uint32_t victim = once ? idle_main(policy, now) : weakest_main(policy, now);
+    if (victim == CC_NO_SLOT)
+        return candidate;
     const cc_meta *against = &policy->records[victim].meta;
     if (CC_UNLIKELY(expired(against, now))) {
         *reason = CC_EXPIRED;
@@ -480,21 +497,23 @@ uint32_t cc_policy_bystander(cc_policy *policy, uint32_t spare)
     return CC_NO_SLOT;
 }
 
-uint32_t cc_policy_prepare(cc_policy *policy)
+bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2])
 {
-    if (policy->head - policy->tail < 2)
-        return CC_NO_SLOT;
-    uint32_t slot = *ring_at(policy, policy->tail);
-    const cc_meta *meta = &policy->records[slot].meta; /* fetched one call ago */
-    for (unsigned lines = lines_for(policy, meta); policy->drawn < lines;) {
+    uint32_t queued = policy->head - policy->tail;
+    if (queued < AHEAD)
+        return false;
+    const cc_meta *meta = &policy->records[*ring_at(policy, policy->tail)].meta;
+    bool once = asked_for_once(policy, meta);
+    for (unsigned lines = once ? 1 : LINES; policy->drawn < lines;) {
         uint32_t line = draw_line(policy);
         CC_PREFETCH(&policy->records[line]);
         policy->draws[policy->drawn++] = line;
     }
-    CC_PREFETCH_WRITE(&policy->records[*ring_at(policy, policy->tail + 1)]);
-    cc_sketch_prefetch(&policy->sketch, meta->hash);
-    cc_ghosts_prefetch(&policy->ghosts, meta->hash);
-    return slot;
+    cc_policy_expect(policy, meta->hash);
+    CC_PREFETCH_WRITE(&policy->records[*ring_at(policy, policy->tail + AHEAD - 1)]);
+    leavers[0] = *ring_at(policy, policy->tail + AHEAD / 2);
+    leavers[1] = once || !in_main(policy, policy->opponents[0]) ? leavers[0] : policy->opponents[0];
+    return true;
 }
 
 /* --- compaction, validation ----------------------------------------------------------------- */

@@ -119,8 +119,16 @@ uint32_t cc_policy_bystander(cc_policy *policy, uint32_t spare);
 /* Takes an entry out. */
 void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason);
 
-/* Touches the lines that the next cc_policy_victim will need. Returns the slot at the window's end. */
-uint32_t cc_policy_prepare(cc_policy *policy);
+/* Touches the lines that an insertion of this hash will need: a miss is often followed by one. */
+CC_INLINE void cc_policy_expect(const cc_policy *policy, uint32_t hash)
+{
+    cc_sketch_prefetch(&policy->sketch, hash);
+    cc_ghosts_prefetch(&policy->ghosts, hash);
+}
+
+/* Touches the lines that the next few calls of cc_policy_victim will need; leavers: two slots that may
+   leave soon, for the owner to do the same. false: there is no telling. */
+bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2]);
 
 /* Moves the entries to the lowest slots: moved[old slot] is the new one, or CC_NO_SLOT; the caller
    supplies `used` places and then adopts the new numbers. */

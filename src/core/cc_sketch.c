@@ -7,8 +7,6 @@
 
 enum { ROW_COUNTERS = CC_SKETCH_LINE_COUNTERS / CC_SKETCH_ROWS, TOUCHED_SHARE = 64 };
 
-#define HASH_SEED 0x6C62272E07BB0142ull
-
 static size_t counters_size(const cc_sketch *sketch)
 {
     return (size_t)sketch->lines * CC_SKETCH_LINE_COUNTERS * sizeof(uint16_t);
@@ -37,12 +35,6 @@ void cc_sketch_free(cc_sketch *sketch)
 size_t cc_sketch_size(const cc_sketch *sketch)
 {
     return counters_size(sketch) + sketch->lines;
-}
-
-/* The bits of one key: the line from the top, three bits for each row's counter from the bottom. */
-static uint64_t spread(uint32_t hash)
-{
-    return cc_mix64(hash, HASH_SEED);
 }
 
 static _Atomic uint16_t *counter(const cc_sketch *sketch, uint64_t bits, unsigned row)
@@ -74,7 +66,7 @@ uint32_t cc_sketch_estimate(const cc_sketch *sketch, uint32_t hash)
 {
     if (sketch->counters == NULL)
         return 0;
-    uint64_t bits = spread(hash);
+    uint64_t bits = cc_sketch_spread(hash);
     bring_to_date(sketch, (size_t)(bits >> sketch->shift));
     uint32_t least = UINT16_MAX;
     for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
@@ -89,7 +81,7 @@ void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count)
     if (sketch->counters == NULL)
         return;
     uint16_t to = count < UINT16_MAX ? (uint16_t)count : UINT16_MAX;
-    uint64_t bits = spread(hash);
+    uint64_t bits = cc_sketch_spread(hash);
     bring_to_date(sketch, (size_t)(bits >> sketch->shift));
     for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
         _Atomic uint16_t *at = counter(sketch, bits, row);
@@ -108,10 +100,4 @@ void cc_sketch_halve(cc_sketch *sketch)
         bring_to_date(sketch, sketch->hand);
         sketch->hand = (sketch->hand + 1) & (sketch->lines - 1);
     }
-}
-
-void cc_sketch_prefetch(const cc_sketch *sketch, uint32_t hash)
-{
-    if (sketch->counters != NULL)
-        CC_PREFETCH(counter(sketch, spread(hash), 0));
 }

@@ -51,6 +51,17 @@ void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count);
 /* A new epoch: all counters count for half. */
 void cc_sketch_halve(cc_sketch *sketch);
 
-void cc_sketch_prefetch(const cc_sketch *sketch, uint32_t hash);
+/* The bits of one key: the line from the top, three bits for each row's counter from the bottom. */
+CC_INLINE uint64_t cc_sketch_spread(uint32_t hash)
+{
+    return cc_mix64(hash, 0x6C62272E07BB0142ull);
+}
+
+CC_INLINE void cc_sketch_prefetch(const cc_sketch *sketch, uint32_t hash)
+{
+    if (sketch->counters != NULL)
+        CC_PREFETCH_WRITE(&sketch->counters[(cc_sketch_spread(hash) >> sketch->shift)
+                                            * CC_SKETCH_LINE_COUNTERS]);
+}
 
 #endif

@@ -200,6 +200,7 @@ CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
         if (CC_UNLIKELY(!surely_absent))
             return get_hashed(self, key, hash, absent);
         table->misses++;
+        cc_policy_expect(&table->policy, hash);
         return Py_NewRef(absent);
     }
     if (record->meta.expiry != 0)

@@ -59,7 +59,7 @@ void cc_table_clear(cc_table *table)
     table->sizes = NULL;
     table->deadlines = NULL;
     table->sizes_room = table->deadlines_room = 0;
-    table->deletions += old.live;
+    table->left[CC_DELETED] += old.live;
     table->bytes = table->expiring = 0;
     table->hand = 0;
     table->version++;
@@ -378,10 +378,7 @@ void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leav
         table->deadlines[slot] = 0;
     cc_policy_remove(&table->policy, slot, reason);
     table->version++;
-    table->evictions += reason == CC_EVICTED;
-    table->rejections += reason == CC_REJECTED;
-    table->expirations += reason == CC_EXPIRED;
-    table->deletions += reason == CC_DELETED;
+    table->left[reason]++;
 }
 
 /* An index for `entries`, filled from the records; false: no memory, unchanged. */
@@ -434,8 +431,7 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uin
                            uint32_t spare, cc_leavers *leavers)
 {
     cc_policy *policy = &table->policy;
-    while ((uint64_t)policy->live + entries > policy->limit
-           || table->bytes + size > table->max_bytes) {
+    while (policy->live > policy->limit - entries || table->bytes + size > table->max_bytes) {
         cc_reason reason;
         if (leavers->count == CC_LEAVERS)
             return CC_AGAIN;
@@ -524,16 +520,18 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
     return CC_FOUND;
 }
 
-/* Fetches what the next insertion will need: a full table's next leaver is known. */
+/* Fetches what the insertions to come will need: a full table's next leavers are known. */
 CC_INLINE void prepare(cc_table *table)
 {
-    uint32_t slot = cc_policy_prepare(&table->policy);
-    if (slot == CC_NO_SLOT)
+    uint32_t leavers[2];
+    if (!cc_policy_prepare(&table->policy, leavers))
         return;
-    const cc_record *record = &table->policy.records[slot];
-    CC_PREFETCH_WRITE(&table->index.chunks[cc_index_home(&table->index, record->meta.hash)]);
-    CC_PREFETCH_WRITE(cc_record_key(record));
-    CC_PREFETCH_WRITE(cc_record_value(record));
+    for (unsigned i = 0; i < 2; i++) {
+        const cc_record *record = &table->policy.records[leavers[i]];
+        CC_PREFETCH_WRITE(&table->index.chunks[cc_index_home(&table->index, record->meta.hash)]);
+        CC_PREFETCH_WRITE(cc_record_key(record));
+        CC_PREFETCH_WRITE(cc_record_value(record));
+    }
 }
 
 static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *leavers)

@@ -27,7 +27,8 @@ typedef struct {
     uint64_t factor;  /* of cc_key_fold: odd, secret */
     uint64_t version; /* structural changes: insertions, removals, moves */
 
-    uint64_t misses, inserts, evictions, rejections, refused, expirations, deletions;
+    uint64_t misses, inserts, refused;
+    uint64_t left[4]; /* entries that left, by cc_reason */
     uint64_t insert_ticks; /* ticks of the policy that were not hits */
 
     uint64_t max_bytes;  /* CC_NO_BOUND: none */
