@@ -17,6 +17,17 @@ static size_t round_up(size_t size, size_t unit)
     return (size + unit - 1) & ~(unit - 1);
 }
 
+static void offer_huge_pages(void *start, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    if (size >= HUGE_PAGE)
+        madvise(start, size, MADV_HUGEPAGE);
+#else
+    (void)start;
+    (void)size;
+#endif
+}
+
 /* A mapping of `size` bytes (a multiple of PAGE) at a multiple of 2 MiB. */
 static void *map_aligned(size_t size)
 {
@@ -30,10 +41,7 @@ static void *map_aligned(size_t size)
     if (start > base)
         munmap(base, (size_t)(start - base));
     munmap(start + size, (size_t)(base + room - (start + size)));
-#ifdef MADV_HUGEPAGE
-    if (size >= HUGE_PAGE)
-        madvise(start, size, MADV_HUGEPAGE);
-#endif
+    offer_huge_pages(start, size);
     return start;
 }
 
@@ -59,7 +67,10 @@ void *cc_pages_grow(void *pages, size_t old_size, size_t size)
         /* A refused move may already have unmapped its target: nothing more is done to it. */
         void *moved = mremap(pages, round_up(old_size, PAGE), round_up(size, PAGE),
                              MREMAP_MAYMOVE | MREMAP_FIXED, grown);
-        return moved == MAP_FAILED ? NULL : moved;
+        if (moved == MAP_FAILED)
+            return NULL;
+        offer_huge_pages(moved, round_up(size, PAGE)); /* the moved mapping brought its own advice */
+        return moved;
     }
 #endif
     memcpy(grown, pages, old_size < size ? old_size : size);

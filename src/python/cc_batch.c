@@ -8,8 +8,8 @@
 enum {
     BLOCK = 16,         /* keys in flight: measured, 8 and 32 are slower */
     HEADERS_AHEAD = 8,  /* arrays whose header is fetched before its data pointer is needed */
-    ROWS_AHEAD = 3,     /* rows whose first lines are fetched before they are copied */
-    LINES_AHEAD = 8,    /* lines of each: the processor's own prefetcher goes on from there */
+    ROWS_AHEAD = 6,     /* rows that are fetched before they are copied ... */
+    LINES_AHEAD = 64,   /* ... up to 4 KB of each: the processor's own prefetcher starts too late */
 };
 
 /* Borrowed; NULL: code run by a comparison made the sequence shorter. */
