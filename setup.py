@@ -1,8 +1,8 @@
 """The compiled modules and how they are built; the rest of the project is in pyproject.toml.
 
-CACHECORE_BUILD chooses the mode: "release" (the default), "debug" (the table checks itself after
-every change, CC_DEBUG) or "asan" (debug checks under AddressSanitizer and UBSan, see
-ci/sanitize.sh). Each mode builds in a folder of its own, build/MODE, generated C included.
+CACHECORE_BUILD chooses the mode: "release" (the default), "debug" (the C code checks what it relies
+on, CC_DEBUG) or "asan" (the same under AddressSanitizer and UBSan, see ci/sanitize.sh). Each mode
+builds in a folder of its own, build/MODE, generated C included.
 """
 
 import os
@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 
 MODES = {
     "release": (["-O3"], []),
-    "debug": (["-Og", "-g", "-DCC_DEBUG", "-UNDEBUG"], []),
+    "debug": (["-O1", "-g", "-DCC_DEBUG", "-UNDEBUG"], []),
     "asan": (
         ["-O1", "-g", "-DCC_DEBUG", "-UNDEBUG", "-fno-omit-frame-pointer", "-U_FORTIFY_SOURCE"],
         ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,44 +17,11 @@ import cachecore
 import isolated
 from peers import PEERS
 from report import Line, ratio_line
-from timing import Contender, Samples, Stream, cold, compile_loop, consuming, hot
+from timing import Contender, Effort, Samples, Stream, cold, compile_loop, consuming, hot
 from workloads import KeyKind, copies, fresh_keys, make_keys, rows, shuffled, slices, zipf
 
 SMALL, LARGE = 10_000, 1_000_000
 OURS = "cachecore"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure: each build lays its objects out anew, then plays its rounds."""
-
-    builds: int
-    rounds: int
-    large_rounds: int  # for populations built once, or expensive turns
-    sets: int  # single sets timed for the pauses
-    entries: int  # for the overhead per entry
-    peer_entries: int  # the same, of every peer
-    imports: int
-
-
-FULL = Effort(
-    builds=8,
-    rounds=40,
-    large_rounds=150,
-    sets=400_000,
-    entries=2_000_000,
-    peer_entries=500_000,
-    imports=15,
-)
-QUICK = Effort(
-    builds=3,
-    rounds=12,
-    large_rounds=30,
-    sets=200_000,
-    entries=2_000_000,
-    peer_entries=100_000,
-    imports=5,
-)
 
 
 def _values(n: int) -> list[float]:
@@ -123,10 +89,18 @@ def hit_variants(effort: Effort) -> list[Line]:
         ("bytes", "the same objects"),
         ("bytes", "equal objects"),
     ]
+    peers = ("dict", "cachebox LRU")
     lines = []
     for kind, asking in variants:
-        ratio = _hits(effort, "c[k]", kind=kind, asking=asking).ratio(OURS, "dict", "loop")
-        lines.append(ratio_line(f"c[k] hit, 10k {kind} keys, {asking}", "dict[k]", ratio))
+        samples = _hits(effort, "c[k]", (OURS, *peers), kind, asking)
+        lines += [
+            ratio_line(
+                f"c[k] hit, 10k {kind} keys, {asking}",
+                f"{peer} c[k]",
+                samples.ratio(OURS, peer, "loop"),
+            )
+            for peer in peers
+        ]
     return lines
 
 
@@ -186,8 +160,11 @@ def get_many(effort: Effort) -> list[Line]:
         batches = slices(shuffled(keys, build), 1000)
         cache, plain = (PEERS[name].filled(SMALL, keys, values) for name in (OURS, "dict"))
         assert cache.get_many(batches[0]) == [plain[key] for key in batches[0]]
+        timed: cachecore.Cache[str, float] = cachecore.Cache(SMALL, ttl=3600)
+        timed.update(plain)
         contenders = [
             hot(OURS, "c.get_many(k)", cache, batches, 1000),
+            hot("with a TTL", "c.get_many(k)", timed, batches, 1000),
             hot("dict", COMPREHENSION, plain, batches, 1000),
         ]
         small.play(contenders, effort.rounds)
@@ -211,6 +188,11 @@ def get_many(effort: Effort) -> list[Line]:
             "[d[k] for k in keys]",
             large.ratio(OURS, "dict"),
             0.4,
+        ),
+        ratio_line(
+            "get_many(1,000), 10k keys with a TTL, per key",
+            "[d[k] for k in keys]",
+            small.ratio("with a TTL", "dict"),
         ),
     ]
 

@@ -39,7 +39,7 @@ def _panel(axes: Axes, column: str, title: str, comparisons: list[Comparison]) -
     unit = "B" if column == "memory" else "ns"
     axes.set_xscale("log")
     decades = math.log10(max(seen) / min(seen)) or 1.0
-    axes.set_xlim(min(seen) / 1.5, max(seen) * 10 ** (0.6 * decades))  # room for the last label
+    axes.set_xlim(min(seen) / 1.5, max(seen) * 10 ** (0.75 * decades))  # room for the labels
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     for y, comparison in enumerate(comparisons):

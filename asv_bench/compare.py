@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import isolated
-from bars import OURS, SMALL, Effort
+from bars import OURS, SMALL
 from peers import PEERS, Peer
 from report import markdown
-from timing import Contender, Samples, Stream, consuming, hot
+from timing import Contender, Effort, Samples, Stream, consuming, hot
 from workloads import fresh_keys, make_keys, shuffled, slices, zipf
 
 

@@ -28,14 +28,14 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """pass, miss, or nothing where there is no bar."""
+        """pass, miss, or nothing without a bar; noisy: measure again on a quieter machine."""
         if self.bar is None:
             return ""
-        if not self.meets(self.bar):
-            return "MISS"
-        if self.goal is None:
-            return "pass"
-        return "pass, goal too" if self.meets(self.goal) else "pass, goal missed"
+        verdict = "pass" if self.meets(self.bar) else "MISS"
+        if self.goal is not None and verdict == "pass":
+            verdict += ", goal too" if self.meets(self.goal) else ", goal missed"
+        noisy = self.spread is not None and self.spread[1] > 1.5 * self.spread[0]
+        return f"{verdict} (noisy)" if noisy else verdict
 
     def cells(self) -> list[str]:
         """Return the row of the printed table."""

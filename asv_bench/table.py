@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import time
@@ -19,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import compare
-from bars import FULL, QUICK, ROWS
+from bars import ROWS
 from report import HEADINGS, Line, markdown
+from timing import FULL, QUICK
 
 
 def _note(text: str) -> None:
@@ -32,6 +34,11 @@ def _machine() -> str:
     described = Path("/proc/cpuinfo").read_text().partition("model name")[2]
     cpu = described.partition("\n")[0].lstrip("\t: ") or platform.machine()
     return f"{cpu}, CPython {platform.python_version()}, NumPy {np.__version__}"
+
+
+def _busy() -> str:
+    """Say how busy the machine is: the measurement itself is a load of about 1."""
+    return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
 
 
 def _chosen(names: list[str]) -> list[str]:
@@ -87,13 +94,13 @@ def main() -> None:
 
     if options.json:
         document = {
-            "machine": _machine(),
+            "machine": f"{_machine()}; {_busy()}",
             "bars": [asdict(line) | {"verdict": line.verdict} for line in lines],
             "peers": {c.peer.label: {"values": c.values, "ratios": c.ratios} for c in comparisons},
         }
         print(json.dumps(document, indent=1))
         return
-    print(f"{_machine()}; {time.monotonic() - start:.0f} s\n")
+    print(f"{_machine()}; {_busy()}; {time.monotonic() - start:.0f} s\n")
     if lines:
         print(markdown(HEADINGS, [line.cells() for line in lines]), "\n")
     if comparisons:

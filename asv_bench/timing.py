@@ -1,16 +1,17 @@
 """Interleaved timing: contenders take turns of about a millisecond, a ratio compares one round's.
 
 What slows the machine for longer than a round (another tenant, a lower clock) slows both sides of a
-ratio; what is shorter hits few rounds, and the median drops it. The order of the turns rotates and
-reverses, so nobody always follows the same neighbour. Loops are compiled per contender: the body is
-exactly the measured expression on local variables, and nobody inherits another's specialised
-bytecode.
+ratio; what is shorter hits few rounds, and the median drops it. The order of turns is drawn for
+each round: nobody always follows the same neighbour, and nobody follows itself, who would find its
+data warm. Loops are compiled per contender: the body is exactly the measured expression on local
+variables, and nobody inherits another's specialised bytecode.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -18,9 +19,42 @@ from typing import Any
 
 import numpy as np
 
-ROUND_NS = (
-    1_500_000  # long against a clock read (some 50 ns), short against the moods of the machine
+# A turn: long against a clock read (some 50 ns), short against the moods of the machine.
+ROUND_NS = 1_500_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: each build lays its objects out anew, then plays its rounds."""
+
+    builds: int
+    rounds: int
+    large_rounds: int  # for populations built once, or expensive turns
+    sets: int  # single sets timed for the pauses
+    entries: int  # for the overhead per entry
+    peer_entries: int  # the same, of every peer
+    imports: int
+
+
+FULL = Effort(
+    builds=8,
+    rounds=40,
+    large_rounds=150,
+    sets=400_000,
+    entries=2_000_000,
+    peer_entries=500_000,
+    imports=15,
 )
+QUICK = Effort(
+    builds=3,
+    rounds=12,
+    large_rounds=30,
+    sets=200_000,
+    entries=2_000_000,
+    peer_entries=100_000,
+    imports=5,
+)
+
 
 Loop = Callable[[Any, Sequence[Any], int], tuple[int, int]]
 
@@ -165,14 +199,18 @@ class Samples:
 
     def play(self, contenders: Sequence[Contender], rounds: int) -> None:
         """Play interleaved rounds without garbage collection and add them to the samples."""
+        order = random.Random(rounds)
         gc.collect()
         gc.freeze()
         gc.disable()
         try:
+            last = None
             for i in range(rounds):
-                first = i % len(contenders)
-                turns = [*contenders[first:], *contenders[:first]]
-                for contender in reversed(turns) if i % 2 else turns:
+                turns = order.sample(contenders, len(contenders))
+                if turns[0] is last:
+                    turns.append(turns.pop(0))
+                last = turns[-1]
+                for contender in turns:
                     self._rounds.setdefault(contender.name, []).append(contender.turn(i))
         finally:
             gc.enable()

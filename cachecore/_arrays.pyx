@@ -25,7 +25,8 @@ cdef extern from *:
     """
     #include <numpy/ndarrayobject.h>
     #define CC_ARRAY_HOLDS_OBJECTS(a) \\
-        PyDataType_FLAGCHK(PyArray_DESCR(a), NPY_ITEM_REFCOUNT | NPY_ITEM_IS_POINTER)
+        (PyDataType_FLAGCHK(PyArray_DESCR(a), NPY_ITEM_REFCOUNT) \\
+         || PyDataType_FLAGCHK(PyArray_DESCR(a), NPY_ITEM_IS_POINTER))
     """
     bint CC_ARRAY_HOLDS_OBJECTS(cnp.ndarray array)
     object PyArray_NewFromDescr(PyTypeObject *subtype, cnp.dtype descr, int nd, cnp.npy_intp *dims,

@@ -47,6 +47,7 @@ cdef extern from "cc_batch.h":
 
 cdef extern from "cc_slots.h":
     object cc_owned(PyObject *reference)  # hands a new reference over to Cython
+    object cc_cache_subscript(PyObject *cache, PyObject *key)
     double cc_table_jitter(cc_table *table) noexcept
     int cc_cache_install(PyTypeObject *cache_type, PyTypeObject *array_type, size_t table_offset,
                          size_t plain_offset) except -1
@@ -272,8 +273,8 @@ cdef class Cache:
 
     # --- one key
 
-    def __getitem__(self, key):  # its slot, and `get`, are replaced by those of cc_slots.c
-        raise NotImplementedError
+    def __getitem__(self, key):  # cc_slots.c puts the function into the slot itself, and adds `get`
+        return cc_cache_subscript(<PyObject *>self, <PyObject *>key)
 
     def __setitem__(self, key, value):
         put(self, key, value, lifetime_of(self, None), 1)
@@ -473,15 +474,13 @@ cdef class Cache:
     def touch(self, key, ttl):
         """Gives a key a new lifetime of `ttl` seconds from now (math.inf: for ever; None: the
         cache's own); False if it is absent. Not a look-up."""
-        cdef uint32_t now
+        cdef uint32_t start, now
         cdef cc_record *record
         cdef double lifetime = lifetime_of(self, ttl)
+        cc_table_now(&self.table, &start)  # first: a timer runs Python code, a peek may need none
         if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
             return False
-        # The clock may run Python code: after it, the key is looked for once more.
-        cc_table_now(&self.table, &now)
-        if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
-            return False
+        now = now if now > start else start  # 0 where nothing expires yet
         if not cc_table_set_ttl(&self.table, record, now, lifetime):
             raise MemoryError("no memory for a far deadline")
         return True

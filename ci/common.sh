@@ -1,7 +1,8 @@
+# shellcheck shell=bash
 # Sourced by the scripts here: an interpreter, what a bare Debian lacks to compile, virtualenvs.
 #   PYTHON=  the interpreter to use (python3)
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 python=${PYTHON:-python3}
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -13,8 +14,8 @@ need() {
         echo "missing: $1   (on Debian and Ubuntu: apt-get install ${*:2})" >&2
         return 1
     fi
-    apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >&2
+    apt-get update -qq >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
     eval "$1" >/dev/null
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The suite under AddressSanitizer and UBSan, with the table checking itself after every change.
+# The suite under AddressSanitizer and UBSan, with the checks of debug builds (CC_DEBUG).
 #   ci/sanitize.sh [PYTEST ARGUMENT ...]        paths are relative to tests/
 # Builds into build/asan and the virtualenv build/asan/venv. Needs gcc with its sanitizers.
 set -euo pipefail

@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
 need_build_tools
+need "$python -c 'import test.mapping_tests, test.test_dict'" libpython3-testsuite
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -1,11 +1,12 @@
-"""What holds for every test: hypothesis without deadlines, and a header that says what is tested."""
+"""What holds for every test: hypothesis without deadlines, a header that says what is tested."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cachecore
 import hypothesis
+
+import cachecore
 
 # A machine may be slow; a failing example is printed in a form that can be replayed.
 hypothesis.settings.register_profile("cachecore", deadline=None, print_blob=True)

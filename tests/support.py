@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import cachecore
 from cachecore import Cache
 
 LONG = os.environ.get("CACHECORE_TESTS") == "long"
@@ -76,3 +79,18 @@ class Value:
     def __del__(self) -> None:
         if self.act is not None:
             self.act()
+
+
+def yield_to_others(*_: object) -> None:
+    """Make a system call that lets go of the GIL."""
+    os.stat("/")
+
+
+def wait_for_waiters(count: int) -> None:
+    """Return when `count` threads are inside the package, waiting, say, for each other."""
+    package = Path(cachecore.__file__).parent
+    inside = 0
+    while inside < count:
+        yield_to_others()
+        frames = sys._current_frames().values()
+        inside = sum(Path(frame.f_code.co_filename).parent == package for frame in frames)

@@ -42,12 +42,12 @@ class Many(Topic):
 
 
 @functools.lru_cache(maxsize=1)
-def vectors(entries: int) -> tuple[Cache[str, Any], list[str]]:
-    """Return a full cache of rows of 4 KB and its keys."""
+def vectors(entries: int) -> tuple[Cache[str, Any], list[str], np.ndarray]:
+    """Return a full cache of rows of 4 KB, its keys, and an array to gather into."""
     keys = make_keys("str", entries)
     cache: Cache[str, Any] = Cache(entries)
     cache.update(zip(keys, rows(entries), strict=True))
-    return cache, keys
+    return cache, keys, np.ones((WRITES, 1024), np.float32)
 
 
 class Gather(Topic):
@@ -58,9 +58,8 @@ class Gather(Topic):
 
     def setup(self, entries: int) -> None:
         """Draw other keys for each call."""
-        self.cache, keys = vectors(entries)
+        self.cache, keys, self.out = vectors(entries)
         self.keys = draws(keys, WRITES, next_seed())
-        self.out = np.zeros((WRITES, 1024), np.float32)
 
     def time_gather(self, _: int) -> None:
         """`c.gather(keys, out)`."""

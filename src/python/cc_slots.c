@@ -93,7 +93,10 @@ static CC_COLD PyObject *missing(PyObject *self, PyObject *key)
     if (method == NULL) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
             PyErr_Clear();
-            PyErr_SetObject(PyExc_KeyError, key);
+            PyObject *arguments = PyTuple_Pack(1, key); /* or a tuple would be taken for them */
+            if (arguments != NULL)
+                PyErr_SetObject(PyExc_KeyError, arguments);
+            Py_XDECREF(arguments);
         }
         return NULL;
     }
@@ -126,7 +129,7 @@ static CC_NOINLINE PyObject *subscript_expiring(PyObject *self, PyObject *key, c
     return value != NULL ? value : subscript_hashed(self, key, record->meta.hash);
 }
 
-static PyObject *cache_subscript(PyObject *self, PyObject *key)
+PyObject *cc_cache_subscript(PyObject *self, PyObject *key)
 {
     cc_table *table = table_of(self);
     uint32_t hash;
@@ -247,6 +250,18 @@ static PyMethodDef get_method = {
 
 /* --- the type ------------------------------------------------------------------------------- */
 
+/* Puts a function into a slot that Cython filled, and into the descriptor that subclasses take it from. */
+static bool replace(PyTypeObject *type, const char *name, void *function)
+{
+    PyObject *wrapper = PyDict_GetItemString(type->tp_dict, name);
+    if (wrapper == NULL || Py_TYPE(wrapper) != &PyWrapperDescr_Type) {
+        PyErr_Format(PyExc_SystemError, "Cache.%s was compiled as something else than a slot", name);
+        return false;
+    }
+    ((PyWrapperDescrObject *)wrapper)->d_wrapped = function;
+    return true;
+}
+
 int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_offset,
                      size_t plain_offset)
 {
@@ -260,18 +275,21 @@ int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_
         return -1;
     int failed = PyDict_SetItemString(type->tp_dict, "get", get_descriptor);
     Py_DECREF(get_descriptor);
-    if (failed)
+    if (failed || !replace(type, "__getitem__", (void *)cc_cache_subscript)
+        || !replace(type, "__setitem__", (void *)cache_ass_subscript)
+        || !replace(type, "__delitem__", (void *)cache_ass_subscript))
         return -1;
     fields_traverse = type->tp_traverse;
     fields_clear = type->tp_clear;
-    type->tp_traverse = cache_traverse;
-    type->tp_clear = cache_clear;
     ass_subscript = type->tp_as_mapping->mp_ass_subscript;
     array = array_type;
-    type->tp_as_mapping->mp_subscript = cache_subscript;
+    type->tp_traverse = cache_traverse;
+    type->tp_clear = cache_clear;
+    type->tp_as_mapping->mp_subscript = cc_cache_subscript;
     type->tp_as_mapping->mp_ass_subscript = cache_ass_subscript;
     type->tp_as_sequence->sq_item = NULL;
     type->tp_as_sequence->sq_ass_item = NULL;
+    type->tp_flags |= Py_TPFLAGS_MAPPING; /* for match statements; registering sets it on heap types only */
     PyType_Modified(type);
     return 0;
 }

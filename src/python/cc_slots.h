@@ -17,6 +17,9 @@ typedef struct {
 int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_offset,
                      size_t plain_offset);
 
+/* `cache[key]`: a look-up; KeyError, or what a subclass's __missing__ returns, when it is absent. */
+PyObject *cc_cache_subscript(PyObject *self, PyObject *key);
+
 /* A random share of 0 ... 1. */
 static inline double cc_table_jitter(cc_table *table)
 {

@@ -1,7 +1,7 @@
-"""A developer's quick look at speed: `pytest tests/benchmarks --benchmark-enable`.
+"""A developer's quick look at speed: `pytest tests/benchmarks`.
 
-Elsewhere timings are off and each body runs once, as a test. Claims are made from `ci/bench.sh`,
-which interleaves what it compares.
+With --benchmark-disable, as in CI, each body runs once, as a test. Claims are made from
+`ci/bench.sh`, which interleaves what it compares.
 """
 
 from __future__ import annotations
