@@ -4,14 +4,18 @@ The table, its policy and the hit path are C (src/); here are the Python-facing 
 checks, what is slow by nature, and nothing a hit passes through but one call.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY, isinf
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cachecore._arrays cimport is_array, snapshot
+from cachecore.cc_batch cimport cc_rows, cc_table_gather, cc_table_get_many
+from cachecore.cc_slots cimport cc_cache_install, cc_cache_subscript, cc_owned, cc_table_jitter
+from cachecore.cc_table cimport *
 
-import math
 from collections.abc import Mapping, MutableMapping
 from os import urandom
 from heapq import heappush, heapreplace
@@ -22,39 +26,18 @@ import numpy as np
 
 from cachecore.flight import Flights
 from cachecore.sentinel import MISSING
-from cachecore.settings import positive_int, seconds, share, size_in_bytes
+from cachecore.settings import (
+    bounds, check_kinds, check_rows, positive_int, seconds, sequence_of, share, value_size,
+)
 from cachecore.stats import CacheStats
-from cachecore.views import CacheItems, CacheKeys, CacheValues
+from cachecore.views import CacheItems, CacheKeys, CacheValues, text_of
 
 cdef extern from "Python.h":
-    object PySequence_Fast(object iterable, const char *message)
-    Py_ssize_t PySequence_Fast_GET_SIZE(object fast)
     bint PyObject_CheckBuffer(object value)
-    int Py_ReprEnter(object value) except -1
-    void Py_ReprLeave(object value)
     void PyObject_ClearWeakRefs(object value)
-
-cdef extern from "cc_batch.h":
-    ctypedef struct cc_rows:
-        char *start
-        Py_ssize_t count, row_size, items
-        PyObject *descr
-        PyTypeObject *array_type
-
-    object cc_table_get_many(cc_table *table, PyObject *keys, PyObject *absent)
-    bint cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows,
-                         char *found) except 0
-
-cdef extern from "cc_slots.h":
-    object cc_owned(PyObject *reference)  # hands a new reference over to Cython
-    object cc_cache_subscript(PyObject *cache, PyObject *key)
-    double cc_table_jitter(cc_table *table) noexcept
-    int cc_cache_install(PyTypeObject *cache_type, PyTypeObject *array_type, size_t table_offset,
-                         size_t plain_offset) except -1
 
 cdef enum:
     MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
-    REPR_ENTRIES = 1000
 
 
 # --- what the methods share -----------------------------------------------------------------------
@@ -64,16 +47,14 @@ cdef inline PyObject *callback(Cache cache) noexcept:
 
 
 cdef uint64_t size_of(Cache cache, object key, object value) except? 0xFFFFFFFFFFFFFFFF:
-    """Bytes that an entry counts for: key, value, overhead."""
+    """Bytes that an entry counts for: key (the one that is there already), value, overhead."""
+    cdef uint32_t now
+    cdef cc_record *record
+    if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) == CC_FOUND:
+        key = <object>cc_record_key(record)
     cdef object size
     if cache.getsizeof is not None:
-        size = cache.getsizeof(value)
-        if isinstance(size, float):
-            size = math.ceil(size)
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"getsizeof must return an int, not {type(size).__name__}")
-        if not 0 <= size < 2**62:
-            raise ValueError(f"getsizeof must return 0 ... 2**62 bytes, not {size}")
+        size = value_size(cache.getsizeof(value))
     elif PyObject_CheckBuffer(value):
         size = memoryview(value).nbytes
     else:
@@ -126,18 +107,6 @@ cdef object put_default(Cache cache, object key, object value):
     return value if item.kept == NULL else cc_owned(item.kept)
 
 
-cdef object sequence(object keys, str name):
-    """`keys` as a list or tuple."""
-    if isinstance(keys, (str, bytes)):
-        raise TypeError(f"{name} must be an iterable of keys, not one {type(keys).__name__}")
-    try:
-        return PySequence_Fast(keys, "")
-    except TypeError:
-        if hasattr(type(keys), "__iter__"):
-            raise
-        raise TypeError(
-            f"{name} must be an iterable of keys, not {type(keys).__name__}") from None
-
 
 # --- iteration ------------------------------------------------------------------------------------
 
@@ -169,11 +138,10 @@ cdef class CacheIterator:
         if record == NULL:
             self.cache = None
             raise StopIteration
-        if self.kind == KEYS:
-            return <object>cc_record_key(record)
-        if self.kind == VALUES:
-            return <object>cc_record_value(record)
-        return (<object>cc_record_key(record), <object>cc_record_value(record))
+        # References first: what is allocated afterwards may start the garbage collector, and that
+        # any code.
+        key, value = <object>cc_record_key(record), <object>cc_record_value(record)
+        return key if self.kind == KEYS else value if self.kind == VALUES else (key, value)
 
 
 cdef CacheIterator iterate(Cache cache, int kind):
@@ -211,6 +179,7 @@ cdef uint32_t limit_of(object maxsize):
 
 # --- the cache ------------------------------------------------------------------------------------
 
+@cython.trashcan(True)  # a cache in a cache in a cache: their release must not use up the stack
 cdef class Cache:
     """A bounded mapping that keeps what is worth keeping.
 
@@ -246,25 +215,13 @@ cdef class Cache:
                  on_evict=None, copy_arrays=True, timer=None, name=None):
         if self.ready:
             raise RuntimeError("this cache is initialised already; see resize() and clear()")
-        if maxsize is None and max_bytes is None:
-            raise ValueError("maxsize or max_bytes is required: a cache has a bound")
-        maxsize = None if maxsize is None else positive_int(maxsize, "maxsize")
-        max_bytes = None if max_bytes is None else size_in_bytes(max_bytes, "max_bytes")
+        maxsize, max_bytes = bounds(maxsize, max_bytes)
         lifetime = INFINITY if ttl is None else seconds(ttl, "ttl")
         jitter = share(ttl_jitter, "ttl_jitter")
-        for function, label in ((getsizeof, "getsizeof"), (on_evict, "on_evict"), (timer, "timer")):
-            if function is not None and not callable(function):
-                raise TypeError(f"{label} must be callable, not {type(function).__name__}")
-        if not isinstance(copy_arrays, bool):
-            raise TypeError(f"copy_arrays must be a bool, not {type(copy_arrays).__name__}")
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
-        self.lifetime = lifetime
-        self.jitter = jitter
-        self.getsizeof = getsizeof
-        self.on_evict = on_evict
-        self.copy_arrays = copy_arrays
-        self.name = name
+        check_kinds(getsizeof, on_evict, timer, copy_arrays, name)
+        self.lifetime, self.jitter = lifetime, jitter
+        self.getsizeof, self.on_evict = getsizeof, on_evict
+        self.copy_arrays, self.name = copy_arrays, name
         configure(self, maxsize, max_bytes, timer)
 
     def __dealloc__(self):
@@ -380,7 +337,7 @@ cdef class Cache:
 
     def get_many(self, keys, default=None):
         """The values of an iterable of keys, as a list aligned with it; `default` where absent."""
-        fast = sequence(keys, "keys")
+        fast = sequence_of(keys)
         return cc_table_get_many(&self.table, <PyObject *>fast, <PyObject *>default)
 
     def set_many(self, items, *, ttl=None):
@@ -397,7 +354,7 @@ cdef class Cache:
 
     def delete_many(self, keys):
         """Removes every key of an iterable; how many were there."""
-        return sum([self.delete(key) for key in sequence(keys, "keys")])
+        return sum([self.delete(key) for key in sequence_of(keys)])
 
     def gather(self, keys, out):
         """Copies the cached arrays of `keys` into the rows of `out`; absent rows become zeros.
@@ -415,27 +372,18 @@ cdef class Cache:
             ValueError, TypeError: `out` or a value is not of that kind; nothing was written.
         """
         cdef cc_rows rows
-        cdef char[::1] flags
-        fast = sequence(keys, "keys")
-        count = PySequence_Fast_GET_SIZE(fast)
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-        if out.ndim < 1 or out.shape[0] != count:
-            raise ValueError(f"out must have one row for each of {count} keys, not {out.shape}")
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise ValueError("out must be C-contiguous and writable")
-        if out.dtype.hasobject:
-            raise ValueError("out must not hold objects")
-        found = np.zeros(count, dtype=np.bool_)
-        flags = found.view(np.int8)
+        fast = sequence_of(keys)
+        check_rows(out, len(fast))
+        found = np.zeros(len(fast), dtype=np.bool_)
+        cdef char[::1] flags = found.view(np.int8)
         dtype = out.dtype
         rows.start = <char *><size_t>out.ctypes.data
-        rows.count = count
-        rows.row_size = out.nbytes // count if count else 0
-        rows.items = out.size // count if count else 0
+        rows.count = len(fast)
         rows.descr = <PyObject *>dtype
         rows.array_type = <PyTypeObject *>np.ndarray
-        if count:
+        if rows.count:
+            rows.row_size = out.nbytes // rows.count
+            rows.items = out.size // rows.count
             cc_table_gather(&self.table, <PyObject *>fast, &rows, &flags[0])
         return found
 
@@ -512,24 +460,20 @@ cdef class Cache:
         """Changes the bounds that are given; what no longer fits is evicted."""
         cdef cc_leavers leavers
         cdef cc_result result = CC_AGAIN
-        maxsize = None if maxsize is None else positive_int(maxsize, "maxsize")
-        max_bytes = None if max_bytes is None else size_in_bytes(max_bytes, "max_bytes")
-        if maxsize is None and max_bytes is None:
-            raise ValueError("maxsize or max_bytes is required: the new bound")
+        maxsize, max_bytes = bounds(maxsize, max_bytes)
         if not self.ready:
             raise RuntimeError("Cache.__init__ was not called")
         if max_bytes is not None and not self.table.sized:
             count_bytes(self)
             notice_plainness(self)
-        if maxsize is not None:
-            self.maxsize_given = maxsize
-            self.table.policy.limit = limit_of(maxsize)
-        if max_bytes is not None:
-            self.table.max_bytes = max_bytes
+        cdef uint32_t limit = self.table.policy.limit if maxsize is None else limit_of(maxsize)
+        cdef uint64_t budget = self.table.max_bytes if max_bytes is None else max_bytes
         leavers.count = 0
         while result == CC_AGAIN:
-            result = cc_table_shrink(&self.table, &leavers)
+            result = cc_table_resize(&self.table, limit, budget, &leavers)
             cc_leavers_release(&leavers, callback(self))
+        if maxsize is not None:
+            self.maxsize_given = maxsize
 
     # --- looking at all of it
 
@@ -560,18 +504,7 @@ cdef class Cache:
         return dict(iterate(self, ITEMS)) == dict(other.items())
 
     def __repr__(self):
-        if Py_ReprEnter(self):
-            return "{...}"
-        try:
-            texts = []
-            for key, value in iterate(self, ITEMS):
-                if len(texts) == REPR_ENTRIES:
-                    texts.append(f"... {len(self) - REPR_ENTRIES} more")
-                    break
-                texts.append(f"{key!r}: {value!r}")
-            return "{" + ", ".join(texts) + "}"
-        finally:
-            Py_ReprLeave(self)
+        return text_of(self)
 
     def __sizeof__(self):
         return object.__sizeof__(self) + cc_table_memory(&self.table)
@@ -588,11 +521,12 @@ cdef class Cache:
         cc_table_now_if_expiring(&self.table, &now)
         ranking = []
         while (record := cc_table_next(&self.table, now, &slot)) != NULL:
+            key = <object>cc_record_key(record)
             frequency = cc_table_frequency(&self.table, record)
             if len(ranking) < n:
-                heappush(ranking, (frequency, -<int64_t>slot, <object>cc_record_key(record)))
+                heappush(ranking, (frequency, -<int64_t>slot, key))
             elif frequency > ranking[0][0]:
-                heapreplace(ranking, (frequency, -<int64_t>slot, <object>cc_record_key(record)))
+                heapreplace(ranking, (frequency, -<int64_t>slot, key))
         return [(key, frequency) for frequency, _, key in sorted(ranking, reverse=True)]
 
     def stats(self):
@@ -645,15 +579,16 @@ cdef class Cache:
 
 
 cdef list entries(Cache cache):
-    """All entries as (key, value, seconds left, frequency), without running other code."""
+    """All entries as (key, value, seconds left, frequency)."""
     cdef uint32_t now, slot = 0
     cdef cc_record *record
     cdef list found = []
     cc_table_now_if_expiring(&cache.table, &now)
     while (record := cc_table_next(&cache.table, now, &slot)) != NULL:
-        found.append((<object>cc_record_key(record), <object>cc_record_value(record),
-                      cc_table_ttl(&cache.table, record, now),
-                      cc_table_frequency(&cache.table, record)))
+        key, value = <object>cc_record_key(record), <object>cc_record_value(record)
+        left = cc_table_ttl(&cache.table, record, now)
+        frequency = cc_table_frequency(&cache.table, record)
+        found.append((key, value, left, frequency))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
 from threading import Lock, get_ident
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 class _Flight:
     """One computation under way. `landed` is held until it has ended."""
 
-    __slots__ = ("error", "landed", "owner", "value")
+    __slots__ = ("error", "landed", "owner", "process", "value")
 
     def __init__(self) -> None:
         self.owner = get_ident()
+        self.process = os.getpid()
         self.landed = Lock()
         self.landed.acquire()
         self.value: Any = None
@@ -41,6 +43,9 @@ class Flights:
             flight = self._flights.setdefault(key, mine)
             if flight is mine:
                 return self._fly(key, mine, compute)
+            if flight.process != mine.process:  # whoever computed was left behind by a fork
+                self._flights.pop(key, None)
+                continue
             if self._waits_for(flight, mine.owner):
                 return compute()
             self._waits[mine.owner] = flight

@@ -7,6 +7,8 @@ import operator
 import re
 from typing import Any
 
+import numpy as np
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?\s*", re.IGNORECASE)
 _UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T", "P"))}
 
@@ -63,3 +65,58 @@ def share(value: Any, name: str) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
     return number
+
+
+def value_size(value: Any) -> int:
+    """What a `getsizeof` function returned, as a number of bytes."""
+    if isinstance(value, float):
+        value = math.ceil(value) if math.isfinite(value) else -1
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"getsizeof must return an int, not {type(value).__name__}")
+    size = operator.index(value)
+    if not 0 <= size < 2**62:
+        raise ValueError(f"getsizeof must return 0 ... 2**62 bytes, not {size}")
+    return size
+
+
+def bounds(maxsize: Any, max_bytes: Any) -> tuple[int | None, int | None]:
+    """The two bounds of a cache, one of which is required."""
+    if maxsize is None and max_bytes is None:
+        raise ValueError("maxsize or max_bytes is required: a cache has a bound")
+    return (
+        None if maxsize is None else positive_int(maxsize, "maxsize"),
+        None if max_bytes is None else size_in_bytes(max_bytes, "max_bytes"),
+    )
+
+
+def check_kinds(getsizeof: Any, on_evict: Any, timer: Any, copy_arrays: Any, name: Any) -> None:
+    """Settings of a cache that are functions, a bool, and text."""
+    functions = {"getsizeof": getsizeof, "on_evict": on_evict, "timer": timer}
+    for label, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{label} must be callable, not {type(function).__name__}")
+    if not isinstance(copy_arrays, bool):
+        raise TypeError(f"copy_arrays must be a bool, not {type(copy_arrays).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+
+
+def sequence_of(keys: Any) -> list[Any] | tuple[Any, ...]:
+    """An iterable of keys as a list or tuple; one str is hardly meant as many keys."""
+    if type(keys) is list or type(keys) is tuple:
+        return keys
+    if isinstance(keys, (str, bytes)) or not hasattr(type(keys), "__iter__"):
+        raise TypeError(f"keys must be an iterable of keys, not {type(keys).__name__}")
+    return list(keys)
+
+
+def check_rows(out: Any, count: int) -> None:
+    """`out` is an array that takes a row of plain items for each of `count` keys."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.ndim < 1 or out.shape[0] != count:
+        raise ValueError(f"out must have one row for each of {count} keys, not shape {out.shape}")
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError("out must be C-contiguous and writable")
+    if out.dtype.hasobject:
+        raise ValueError(f"out must not hold objects, as {out.dtype} does")

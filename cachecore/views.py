@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from itertools import islice
+from reprlib import recursive_repr
 from typing import Any
 
 from cachecore.sentinel import MISSING
+
+_SHOWN = 1000  # items in a repr: caches are larger than what anyone reads
+
+
+@recursive_repr("{...}")
+def text_of(cache: Any) -> str:
+    """A cache as the text of a dict of its items, cut short when they are many."""
+    texts = [f"{key!r}: {value!r}" for key, value in islice(cache.items(), _SHOWN)]
+    if len(cache) > _SHOWN:
+        texts.append(f"... {len(cache) - _SHOWN} more")
+    return "{" + ", ".join(texts) + "}"
 
 
 class CacheKeys(KeysView[Any]):

@@ -7,7 +7,8 @@ set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
 need_build_tools
-need "$python -c 'import test.mapping_tests, test.test_dict'" libpython3-testsuite
+minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
+need "$python -c 'import test.mapping_tests, test.test_dict'" "libpython3.$minor-testsuite"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -43,7 +43,7 @@ static Py_ssize_t look_up_block(cc_table *table, PyObject *keys, PyObject **valu
     unsigned plain = 0;
 
     for (; plain < BLOCK && cc_key_plain(Py_TYPE(items[plain])); plain++) {
-        if (!cc_key_hash(items[plain], table->factor, &hashes[plain]))
+        if (!cc_key_hash(items[plain], table->secret, &hashes[plain]))
             break;
         CC_PREFETCH(&index->chunks[cc_index_home(index, hashes[plain])]);
     }
@@ -62,16 +62,12 @@ static Py_ssize_t look_up_block(cc_table *table, PyObject *keys, PyObject **valu
     }
     for (unsigned i = 0; i < plain; i++) {
         cc_record *record = guess[i];
-        if (CC_LIKELY(record != NULL && cc_record_key(record) == items[i]
-                      && record->meta.expiry == 0)) {
-            values[from + i] = Py_NewRef(cc_record_value(record));
-            cc_policy_hit(&table->policy, &record->meta);
-            continue;
-        }
-        cc_result result = cc_table_probe(table, items[i], hashes[i], &record);
-        if (result == CC_AGAIN || (result == CC_FOUND && record->meta.expiry != 0))
+        cc_result result = CC_FOUND;
+        if (CC_UNLIKELY(record == NULL || cc_record_key(record) != items[i]))
+            result = cc_table_probe(table, items[i], hashes[i], &record);
+        if (result == CC_AGAIN || (result == CC_FOUND && !cc_table_fresh(table, record)))
             return from + i;
-        if (result == CC_FOUND) {
+        if (CC_LIKELY(result == CC_FOUND)) {
             values[from + i] = Py_NewRef(cc_record_value(record));
             cc_policy_hit(&table->policy, &record->meta);
         } else {

@@ -49,7 +49,7 @@ CC_INLINE bool hash_at_hand(const cc_table *table, PyObject *key, uint32_t *hash
         full = cc_bytes_hash(key);
     else
         return false;
-    *hash = cc_key_fold(full, table->factor);
+    *hash = cc_key_fold(full, table->secret);
     return CC_LIKELY(full != -1);
 }
 
@@ -118,7 +118,7 @@ static CC_NOINLINE PyObject *subscript_hashed(PyObject *self, PyObject *key, uin
 static CC_NOINLINE PyObject *subscript_unhashed(PyObject *self, PyObject *key)
 {
     uint32_t hash;
-    if (!cc_key_hash(key, table_of(self)->factor, &hash))
+    if (!cc_key_hash(key, table_of(self)->secret, &hash))
         return NULL;
     return subscript_hashed(self, key, hash);
 }
@@ -179,7 +179,7 @@ static CC_NOINLINE PyObject *get_hashed(PyObject *self, PyObject *key, uint32_t 
 static CC_NOINLINE PyObject *get_unhashed(PyObject *self, PyObject *key, PyObject *absent)
 {
     uint32_t hash;
-    if (!cc_key_hash(key, table_of(self)->factor, &hash))
+    if (!cc_key_hash(key, table_of(self)->secret, &hash))
         return NULL;
     return get_hashed(self, key, hash, absent);
 }

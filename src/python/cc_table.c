@@ -11,15 +11,12 @@ enum {
     COMPACT_FROM = 64,      /* slots; compaction is for tables that were far larger once */
 };
 
-#define FAR_MS ((int64_t)1 << 31) /* 24.8 days: the base moves, deadlines beyond are kept aside */
-#define MOST_MS 9.0e15            /* what a double holds to the millisecond */
-
 void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bool sized, uint64_t seed)
 {
     memset(table, 0, sizeof *table);
     cc_index_init(&table->index);
     cc_policy_init(&table->policy, limit, seed);
-    table->factor = cc_mix64(seed, 0xD6E8FEB86659FD93ull) | 1;
+    table->secret = cc_mix64(seed, 0xD6E8FEB86659FD93ull);
     table->max_bytes = max_bytes;
     table->sized = sized;
     table->base = INT64_MIN;
@@ -41,11 +38,6 @@ size_t cc_table_memory(const cc_table *table)
     size_t chunks = table->index.entries ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
     return sizeof *table + chunks + cc_policy_size(&table->policy) + sizes_size(table)
            + deadlines_size(table);
-}
-
-static uint32_t slot_of(const cc_table *table, const cc_record *record)
-{
-    return (uint32_t)(record - table->policy.records);
 }
 
 void cc_table_clear(cc_table *table)
@@ -111,119 +103,6 @@ void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict)
         Py_DECREF(leaver.value);
     }
     leavers->count = 0;
-}
-
-/* --- time ----------------------------------------------------------------------------------- */
-
-static bool read_timer(cc_table *table, int64_t *ms)
-{
-    PyObject *reading = PyObject_CallNoArgs(table->timer);
-    if (reading == NULL)
-        return false;
-    double seconds = PyFloat_AsDouble(reading);
-    Py_DECREF(reading);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_SetString(PyExc_TypeError, "timer must return a number of seconds");
-        return false;
-    }
-    if (!(fabs(seconds * 1000.0) < MOST_MS)) {
-        PyErr_SetString(PyExc_ValueError, "timer must return a finite number of seconds");
-        return false;
-    }
-    *ms = (int64_t)llrint(seconds * 1000.0);
-    if (*ms < table->latest) {
-        PyErr_Format(PyExc_ValueError, "timer must not go backwards: %lld ms after %lld ms",
-                     (long long)*ms, (long long)table->latest);
-        return false;
-    }
-    table->latest = *ms;
-    return true;
-}
-
-/* Moves the base to `ms`, so that table time fits 32 bits for another 49 days. */
-static CC_COLD void move_base(cc_table *table, int64_t ms)
-{
-    int64_t shift = ms - 1 - table->base;
-    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
-        cc_record *record = &table->policy.records[slot];
-        if (cc_record_live(record) && record->meta.expiry != 0)
-            record->meta.expiry =
-                record->meta.expiry > shift ? (uint32_t)(record->meta.expiry - shift) : 1;
-    }
-    table->base += shift;
-}
-
-bool cc_table_now(cc_table *table, uint32_t *now)
-{
-    int64_t ms;
-    if (table->timer == NULL)
-        ms = cc_clock_ms();
-    else if (!read_timer(table, &ms))
-        return false;
-    if (CC_UNLIKELY(table->base == INT64_MIN))
-        table->base = ms - 1;
-    if (CC_UNLIKELY(ms - table->base > FAR_MS))
-        move_base(table, ms);
-    *now = (uint32_t)(ms - table->base);
-    return true;
-}
-
-bool cc_table_now_if_expiring(cc_table *table, uint32_t *now)
-{
-    *now = 0;
-    return table->expiring == 0 || cc_table_now(table, now);
-}
-
-bool cc_table_expired_indeed(cc_table *table, cc_record *record, uint32_t now)
-{
-    uint32_t slot = slot_of(table, record);
-    if (CC_LIKELY(slot >= table->deadlines_room || table->deadlines[slot] == 0))
-        return true;
-    int64_t left = table->deadlines[slot] - (table->base + now);
-    if (left <= 0)
-        return true;
-    record->meta.expiry = now + (uint32_t)(left < FAR_MS ? left : FAR_MS);
-    return false;
-}
-
-/* Grows a side array to the policy's room; false: no memory. */
-static bool fit_side(const cc_table *table, void **side, size_t *room)
-{
-    if (CC_LIKELY(*room >= table->policy.room))
-        return true;
-    static_assert(sizeof *table->sizes == 8 && sizeof *table->deadlines == 8, "see the size below");
-    void *grown = cc_pages_grow(*side, *room * 8, (size_t)table->policy.room * 8);
-    if (grown == NULL)
-        return false;
-    *side = grown;
-    *room = table->policy.room;
-    return true;
-}
-
-bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl)
-{
-    uint32_t slot = slot_of(table, record), before = record->meta.expiry;
-    double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
-    int64_t left = ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
-    if (isfinite(ttl) && left >= FAR_MS
-        && !fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
-        return false;
-    if (slot < table->deadlines_room)
-        table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? table->base + now + left : 0;
-    record->meta.expiry = isfinite(ttl) ? now + (uint32_t)(left < FAR_MS ? left : FAR_MS) : 0;
-    table->expiring += (record->meta.expiry != 0) - (before != 0);
-    return true;
-}
-
-double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now)
-{
-    uint32_t slot = slot_of(table, record);
-    if (record->meta.expiry == 0)
-        return (double)INFINITY;
-    if (slot < table->deadlines_room && table->deadlines[slot] != 0)
-        return (double)(table->deadlines[slot] - table->base - now) / 1000.0;
-    return (record->meta.expiry - (double)now) / 1000.0;
 }
 
 /* --- finding -------------------------------------------------------------------------------- */
@@ -313,7 +192,7 @@ cc_result cc_table_look_up_hashed(cc_table *table, PyObject *key, uint32_t hash,
 cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now, cc_record **record)
 {
     uint32_t hash;
-    if (!cc_table_now_if_expiring(table, now) || !cc_key_hash(key, table->factor, &hash))
+    if (!cc_table_now_if_expiring(table, now) || !cc_key_hash(key, table->secret, &hash))
         return CC_FAILED;
     cc_result result = cc_table_find(table, key, hash, record);
     if (result == CC_FOUND && cc_table_expired(table, *record, *now))
@@ -348,7 +227,7 @@ cc_record *cc_table_last(cc_table *table, uint32_t now)
 
 bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes)
 {
-    if (!fit_side(table, (void **)&table->sizes, &table->sizes_room))
+    if (!cc_table_fit_side(table, (void **)&table->sizes, &table->sizes_room))
         return false;
     table->sized = true;
     for (uint32_t slot = 0; slot < table->policy.used; slot++) {
@@ -364,7 +243,7 @@ bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes)
 
 void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver)
 {
-    uint32_t slot = slot_of(table, record);
+    uint32_t slot = cc_table_slot(table, record);
     leaver->key = cc_record_key(record);
     leaver->value = cc_record_value(record);
     leaver->reason = reason;
@@ -450,9 +329,18 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uin
     return CC_FOUND;
 }
 
-cc_result cc_table_shrink(cc_table *table, cc_leavers *leavers)
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, cc_leavers *leavers)
 {
-    return make_room(table, 0, 0, 0, CC_NO_SLOT, leavers);
+    uint32_t old_limit = table->policy.limit;
+    uint64_t old_max_bytes = table->max_bytes;
+    table->policy.limit = limit;
+    table->max_bytes = max_bytes;
+    cc_result result = make_room(table, 0, 0, 0, CC_NO_SLOT, leavers);
+    if (result == CC_AGAIN) { /* whoever looks in between sees the old bounds kept */
+        table->policy.limit = old_limit;
+        table->max_bytes = old_max_bytes;
+    }
+    return result;
 }
 
 cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers)
@@ -485,9 +373,9 @@ static bool reserve(cc_table *table, bool far)
 {
     if (!cc_policy_reserve(&table->policy))
         return false;
-    if (table->sized && !fit_side(table, (void **)&table->sizes, &table->sizes_room))
+    if (table->sized && !cc_table_fit_side(table, (void **)&table->sizes, &table->sizes_room))
         return false;
-    if (far && !fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+    if (far && !cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
         return false;
     return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
 }
@@ -495,7 +383,7 @@ static bool reserve(cc_table *table, bool far)
 static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, uint32_t now,
                            cc_leavers *leavers)
 {
-    uint32_t slot = slot_of(table, record);
+    uint32_t slot = cc_table_slot(table, record);
     uint64_t size = item->size;
     if (leavers->count == CC_LEAVERS)
         return CC_AGAIN;
@@ -569,7 +457,7 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     if (result == CC_FOUND)
         return overwrite(table, record, item, now, leavers);
 
-    if (CC_UNLIKELY(!reserve(table, !lasting && item->ttl * 1000.0 >= (double)FAR_MS))) {
+    if (CC_UNLIKELY(!reserve(table, !lasting && item->ttl >= CC_FAR_SECONDS))) {
         PyErr_NoMemory();
         return CC_FAILED;
     }
@@ -602,33 +490,42 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     return CC_ABSENT;
 }
 
+/* Releases what a set pushed out, an exception or not. */
+static CC_NOINLINE void release(cc_leavers *leavers, PyObject *on_evict, bool failed)
+{
+    PyObject *type, *error, *trace;
+    if (failed)
+        PyErr_Fetch(&type, &error, &trace);
+    cc_leavers_release(leavers, on_evict);
+    if (failed)
+        PyErr_Restore(type, error, trace);
+}
+
 cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict)
 {
     uint32_t hash;
     cc_leavers leavers;
     cc_result result;
+    uint64_t rounds = 0, most = table->policy.live + RESTARTS;
     leavers.count = 0;
-    if (!cc_key_hash(item->key, table->factor, &hash))
+    if (!cc_key_hash(item->key, table->secret, &hash))
         return CC_FAILED;
     do {
         result = set(table, item, hash, &leavers);
-        if (leavers.count != 0) {
-            PyObject *type, *error, *trace; /* of a failure after something had to leave */
-            if (CC_UNLIKELY(result == CC_FAILED))
-                PyErr_Fetch(&type, &error, &trace);
-            cc_leavers_release(&leavers, on_evict);
-            if (CC_UNLIKELY(result == CC_FAILED))
-                PyErr_Restore(type, error, trace);
-        }
-    } while (result == CC_AGAIN);
-    return result;
+        if (leavers.count != 0)
+            release(&leavers, on_evict, result == CC_FAILED);
+    } while (result == CC_AGAIN && rounds++ < most);
+    if (CC_LIKELY(result != CC_AGAIN))
+        return result;
+    PyErr_SetString(PyExc_RuntimeError, "the cache is filled again while room is made in it");
+    return CC_FAILED;
 }
 
 cc_result cc_table_remove(cc_table *table, PyObject *key, cc_leavers *leavers)
 {
     uint32_t hash, now;
     cc_record *record;
-    if (!cc_table_now_if_expiring(table, &now) || !cc_key_hash(key, table->factor, &hash))
+    if (!cc_table_now_if_expiring(table, &now) || !cc_key_hash(key, table->secret, &hash))
         return CC_FAILED;
     cc_result result = cc_table_find(table, key, hash, &record);
     if (result != CC_FOUND)

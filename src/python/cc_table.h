@@ -13,18 +13,20 @@
 #ifndef CC_TABLE_H
 #define CC_TABLE_H
 
+#include "cc_keys.h" /* first: it includes Python.h */
+
 #include "cc_clock.h"
 #include "cc_index.h"
-#include "cc_keys.h"
 #include "cc_policy.h"
 
 #define CC_NO_BOUND UINT64_MAX
-enum { CC_ENTRY_OVERHEAD = 64 }; /* bytes an entry counts for beyond its key and value */
+enum { CC_ENTRY_OVERHEAD = 64 };     /* bytes an entry counts for beyond its key and value */
+#define CC_FAR_SECONDS 2147483.648 /* 24.8 days; later deadlines lie in a side array */
 
 typedef struct {
     cc_index index;
     cc_policy policy;
-    uint64_t factor;  /* of cc_key_fold: odd, secret */
+    uint64_t secret;  /* of cc_key_fold */
     uint64_t version; /* structural changes: insertions, removals, moves */
 
     uint64_t misses, inserts, refused;
@@ -78,6 +80,9 @@ int cc_table_traverse(const cc_table *table, visitproc visit, void *arg);
 /* Bytes of memory held, without keys and values. */
 size_t cc_table_memory(const cc_table *table);
 
+/* Grows a side array of 8 bytes a slot to the policy's room; false: no memory. */
+bool cc_table_fit_side(const cc_table *table, void **side, size_t *room);
+
 /* Reads the clock: table time in ms, at least 1; false: the timer failed. Moves the base when it
    is more than 24 days old. */
 bool cc_table_now(cc_table *table, uint32_t *now);
@@ -118,8 +123,8 @@ void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict);
 /* Takes an entry out, live or expired: its references go to the leaver. */
 void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver);
 
-/* Makes the table fit its bounds: CC_FOUND when it does, or CC_AGAIN. */
-cc_result cc_table_shrink(cc_table *table, cc_leavers *leavers);
+/* Evicts until new bounds fit, and sets them then: CC_FOUND, or CC_AGAIN. */
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, cc_leavers *leavers);
 
 /* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. */
 cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers);
@@ -141,6 +146,11 @@ double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now
 
 /* NULL when the table is consistent, else what is wrong. */
 const char *cc_table_fault(const cc_table *table);
+
+CC_INLINE uint32_t cc_table_slot(const cc_table *table, const cc_record *record)
+{
+    return (uint32_t)(record - table->policy.records);
+}
 
 CC_INLINE PyObject *cc_record_key(const cc_record *record)
 {
@@ -172,7 +182,7 @@ CC_INLINE bool cc_table_fresh(const cc_table *table, const cc_record *record)
 
 CC_INLINE uint32_t cc_table_frequency(const cc_table *table, const cc_record *record)
 {
-    return cc_policy_frequency(&table->policy, (uint32_t)(record - table->policy.records));
+    return cc_policy_frequency(&table->policy, cc_table_slot(table, record));
 }
 
 /* Walks the index for a key without running Python code. CC_AGAIN: only Python can tell. */
@@ -212,7 +222,7 @@ CC_INLINE cc_result cc_table_probe(const cc_table *table, PyObject *key, uint32_
 CC_INLINE cc_result cc_table_look_up(cc_table *table, PyObject *key, PyObject **value)
 {
     uint32_t hash;
-    if (CC_UNLIKELY(!cc_key_hash(key, table->factor, &hash)))
+    if (CC_UNLIKELY(!cc_key_hash(key, table->secret, &hash)))
         return CC_FAILED;
     return cc_table_look_up_hashed(table, key, hash, value);
 }

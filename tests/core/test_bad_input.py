@@ -1,4 +1,4 @@
-"""Arguments that make no sense: an error that names the argument, and a cache that did not change."""
+"""Arguments that make no sense: an error that names the argument, a cache that did not change."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cachecore import Cache
 from support import Clock, MakeCache
 
@@ -70,7 +71,7 @@ def test_a_bound_is_required(arguments: dict[str, Any]) -> None:
 
 def test_unknown_and_positional_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
-        Cache(4, 1000)  # type: ignore[misc]
+        Cache(4, 1000)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="max_size"):
         Cache(max_size=4)  # type: ignore[call-arg]
 
@@ -137,7 +138,7 @@ class BrokenHash:
 
 class OddHash:
     def __hash__(self) -> int:
-        return "odd"  # type: ignore[return-value]
+        return "odd"  # type: ignore[return-value]  # noqa: PLE0309
 
 
 TAKES_A_KEY: dict[str, Callable[[Cache[Any, Any], Any], object]] = {
@@ -253,10 +254,12 @@ def test_an_error_of_getsizeof_passes_through_and_changes_nothing(make: MakeCach
 
 
 def test_pop_takes_one_default(make: MakeCache) -> None:
-    cache = make(8)
-    for wrong in (lambda: cache.pop(), lambda: cache.pop(1, 2, 3), lambda: cache.pop(1, default=2)):
+    cache: Any = make(8)
+    for arguments in ((), (1, 2, 3)):
         with pytest.raises(TypeError):
-            wrong()
+            cache.pop(*arguments)
+    with pytest.raises(TypeError):
+        cache.pop(1, default=2)
 
 
 @pytest.mark.parametrize(

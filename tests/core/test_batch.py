@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from cachecore import MISSING, Cache
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cachecore import MISSING, Cache
 from support import Clock, Key, MakeCache
 
 keys = st.one_of(
@@ -30,8 +31,7 @@ def test_get_many_is_get_of_each(held: dict[Any, int], asked: list[Any], expirin
     for key in asked:
         singly.get(key)
     assert cache.stats()[:2] == singly.stats()[:2]
-    ranks = {key: frequency for key, frequency in cache.hottest(1000)}
-    assert ranks == dict(singly.hottest(1000))
+    assert dict(cache.hottest(1000)) == dict(singly.hottest(1000))
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 32, 33, 1000])
@@ -154,7 +154,7 @@ def test_delete_many_counts_what_was_there(make: MakeCache) -> None:
 # --- gather ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "i8", "c16", "?", ">f4", "S7", "M8[s]", "f4,i2"])
+@pytest.mark.parametrize("dtype", "f4 f8 u1 i8 c16 ? >f4 S7 M8[s] f4,i2".split())
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (0,), (1024,)])
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_gather_copies_values_and_zeroes_missing_rows(

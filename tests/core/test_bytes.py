@@ -1,4 +1,4 @@
-"""The byte bound: what an entry counts for, that the bound holds at every moment, what is refused."""
+"""The byte bound: what an entry counts for, that it holds at every moment, what is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cachecore import Cache
 from support import ENTRY_OVERHEAD, Clock, MakeCache, check
 
@@ -52,6 +53,18 @@ def test_bytes_follow_overwrites(make: MakeCache) -> None:
     for size in (10, 1000, 0, 500):
         cache["k"] = b"x" * size
         assert cache.stats().bytes == cost("k", size)
+
+
+def test_an_overwrite_counts_the_key_that_is_kept(make: MakeCache) -> None:
+    class LongerText(str):
+        def __sizeof__(self) -> int:
+            return 1000
+
+    cache = make(max_bytes="1MB")
+    cache["k"] = b""
+    cache[LongerText("k")] = b""
+    assert type(next(iter(cache))) is str
+    assert cache.stats().bytes == cache.copy().stats().bytes == cost("k", 0)
 
 
 def test_getsizeof_sizes_values(make: MakeCache) -> None:
@@ -134,6 +147,23 @@ def test_the_bound_holds_at_every_moment(make: MakeCache, seed: int) -> None:
     cache.clear()
 
 
+@pytest.mark.parametrize("bounds", [{"maxsize": 5}, {"max_bytes": 1000}])
+def test_the_bounds_hold_while_they_shrink(make: MakeCache, bounds: dict[str, int]) -> None:
+    """Callbacks, and other threads while they run, see a cache within the bounds that it tells."""
+    errors: list[AssertionError] = []
+
+    def look(*_: object) -> None:
+        try:
+            check(cache)
+        except AssertionError as error:
+            errors.append(error)
+
+    cache = make(200, max_bytes=50_000, on_evict=look)
+    cache.update(dict.fromkeys(range(200), b"x" * 50))
+    cache.resize(**bounds)
+    assert errors == []
+
+
 def test_the_bound_is_used_up_to_the_last_byte(make: MakeCache) -> None:
     key_size = sys.getsizeof(1)
     each = key_size + ENTRY_OVERHEAD + 100
@@ -151,7 +181,7 @@ def test_the_bound_is_used_up_to_the_last_byte(make: MakeCache) -> None:
 def test_a_value_larger_than_the_budget_is_refused(make: MakeCache, way: str) -> None:
     heard: list[object] = []
     cache = make(max_bytes=10_000, on_evict=lambda *leaver: heard.append(leaver))
-    cache.update({i: b"x" * 100 for i in range(30)})
+    cache.update(dict.fromkeys(range(30), b"x" * 100))
     before = dict(cache)
     absurd = b"x" * 10_000
     for key, there in ((3, way in ("set", "setitem", "set_many")), ("new", False)):
@@ -200,7 +230,7 @@ def test_an_expired_entry_under_a_refused_value_expires(clock: Clock, make: Make
 def test_an_overwrite_that_grows_makes_room_without_leaving(make: MakeCache) -> None:
     rng = random.Random(9)
     cache = make(max_bytes=20 * KIB)
-    cache.update({i: b"x" * 50 for i in range(100)})
+    cache.update(dict.fromkeys(range(100), b"x" * 50))
     for _ in range(500):
         key = rng.choice(list(cache))
         value = b"y" * rng.randrange(15 * KIB)
@@ -212,7 +242,7 @@ def test_an_overwrite_that_grows_makes_room_without_leaving(make: MakeCache) -> 
 def test_one_large_value_pushes_out_as_many_as_it_must(make: MakeCache) -> None:
     heard: list[Any] = []
     cache = make(max_bytes=100 * KIB, on_evict=lambda key, value, reason: heard.append(key))
-    cache.update({i: b"" for i in range(700)})
+    cache.update(dict.fromkeys(range(700), b""))
     cache["large"] = b"x" * (99 * KIB)
     assert cache["large"] == b"x" * (99 * KIB)
     assert len(heard) == len(set(heard)) == 700 + 1 - len(cache)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import test.mapping_tests
-import test.test_dict
 import unittest
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable
 from types import ModuleType
 from typing import Any
+
+import test.mapping_tests
+import test.test_dict
 
 from cachecore import Cache
 

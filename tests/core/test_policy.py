@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from typing import Any
 
 import pytest
+
 from support import Clock, MakeCache
 
 
@@ -134,9 +135,7 @@ def test_many_expired_entries_make_room_before_a_living_one_leaves(
     clock: Clock, make: MakeCache
 ) -> None:
     reasons: Counter[str] = Counter()
-    cache = make(
-        1000, timer=clock, on_evict=lambda key, value, reason: reasons.update([reason])
-    )
+    cache = make(1000, timer=clock, on_evict=lambda key, value, reason: reasons.update([reason]))
     cache.set_many({("old", i): i for i in range(900)}, ttl=1)
     cache.set_many({("live", i): i for i in range(100)})
     clock.advance(2)

@@ -41,14 +41,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool:
     environment = {**os.environ, "PYTHONPATH": path, "ASAN_OPTIONS": asan}
     try:
         child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=seconds
+            command, check=False, env=environment, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as late:
-        pytest.fail(f"no end after {late.timeout} seconds")
+        pytest.fail(f"no end after {late.timeout} seconds", pytrace=False)
     if child.returncode == SKIPPED:
         pytest.skip(child.stdout.strip())
     if child.returncode != 0:
-        pytest.fail(f"exit status {child.returncode}\n{child.stdout}\n{child.stderr}", pytrace=False)
+        output = f"exit status {child.returncode}\n{child.stdout}\n{child.stderr}"
+        pytest.fail(output, pytrace=False)
     return True
 
 

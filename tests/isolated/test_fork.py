@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cachecore import Cache
 from support import Key, Value, check
 
@@ -31,7 +32,7 @@ def in_a_child(act: Callable[[], None]) -> None:
             os.write(writer, b"done")
             os._exit(status)
     os.close(writer)
-    # Done, or dead, the child lets go of its end of the pipe; an idle one is as slow as the machine.
+    # Done, or dead, the child lets go of its end of the pipe. On a busy machine a second is longer.
     ended = bool(select.select([reader], [], [], SECONDS * 10)[0])
     if not ended:
         os.kill(pid, signal.SIGKILL)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import os
+import itertools
 import random
 import sys
 import threading
@@ -12,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from cachecore import Cache
-from support import LONG, Clock, Key, Value, check, wait_for_waiters, yield_to_others
+from support import LONG, Key, Value, check, check_shared, wait_for_waiters, yield_to_others
 
 THREADS = 8
 
@@ -39,92 +41,105 @@ def run_together(work: Callable[[int], None], threads: int = THREADS) -> None:
         raise errors[0]
 
 
+class Hammer:
+    """One cache, and what threads do to it. Each value carries its key: a foreign one shows."""
+
+    def __init__(self, kind: str) -> None:
+        self.lively = kind == "reentrant"
+        ticks = itertools.count()
+        self.rng = random.Random(1)
+        self.cache: Cache[Any, Any] = Cache(
+            100,
+            max_bytes=15_000 if kind == "bytes" else None,
+            ttl=1 if kind == "expiring" else None,
+            timer=(lambda: next(ticks) / 5_000) if kind == "expiring" else None,
+            on_evict=self.meddle if self.lively else None,
+        )
+
+    def meddle(self, *_: object) -> None:
+        """Let others run, or use the cache, in the middle of a comparison, release or callback."""
+        chance, n = self.rng.random(), self.rng.randrange(300)
+        if chance < 0.02:
+            yield_to_others()
+        elif chance < 0.04:
+            self.cache.get(n)
+            self.cache.delete(n)
+        elif chance < 0.045:
+            self.cache[n, "extra"] = Value((n, "extra"))
+
+    def key(self, n: int) -> Any:
+        if self.lively:
+            return Key(n, hash=n % 30, on_eq=self.meddle)
+        return n if n % 2 else f"key:{n}"
+
+    def value(self, n: int) -> Value:
+        return Value(n, self.meddle if self.lively else None)
+
+    def rightful(self, n: object, found: Any) -> None:
+        assert found is None or found.payload == n
+
+    def set(self, n: int) -> None:
+        self.cache[self.key(n)] = self.value(n)
+
+    def get(self, n: int) -> None:
+        self.rightful(n, self.cache.get(self.key(n)))
+
+    def get_many(self, n: int) -> None:
+        asked = [n * step % 300 for step in range(40)]
+        found = self.cache.get_many([self.key(one) for one in asked])
+        for one, value in zip(asked, found, strict=True):
+            self.rightful(one, value)
+
+    def pop(self, n: int) -> None:
+        self.rightful(n, self.cache.pop(self.key(n), None))
+
+    def setdefault(self, n: int) -> None:
+        self.rightful(n, self.cache.setdefault(self.key(n), self.value(n)))
+
+    def get_or_set(self, n: int) -> None:
+        self.rightful(n, self.cache.get_or_set(self.key(n), lambda: self.value(n)))
+
+    def iterate(self, n: int) -> None:
+        with contextlib.suppress(RuntimeError):  # it changed
+            for key, value in self.cache.items():
+                plain = int(key[4:]) if isinstance(key, str) else key
+                self.rightful(plain.name if isinstance(plain, Key) else plain, value)
+
+    def reshape(self, n: int) -> None:
+        self.cache.resize(20 if n % 2 else 100)
+        self.cache.expire()
+        if n % 10 == 0:
+            self.cache.clear()
+
+    def work(self, number: int, steps: int, end: float) -> None:
+        rng = random.Random(number)
+        common = [self.get, self.set, self.get_many, self.pop, self.setdefault, self.get_or_set]
+        rare = [self.iterate, self.reshape]
+        for step in itertools.count():
+            if step >= steps and time.monotonic() >= end:
+                break
+            act = rng.choice(rare if rng.random() < 0.02 else common)
+            act(rng.randrange(300))
+            if step % 500 == 0:
+                check_shared(self.cache)
+
+
 @pytest.mark.deadline(240)
 @pytest.mark.parametrize("kind", ["plain", "reentrant", "expiring", "bytes"])
 def test_eight_threads_on_one_cache(kind: str) -> None:
-    """Each value carries its key, so that a foreign one would be seen. CACHECORE_TESTS=long: a minute."""
+    """For a minute when CACHECORE_TESTS=long."""
     sys.setswitchinterval(1e-6)
-    sys.unraisablehook = lambda caught: os._exit(9)
-    clock = Clock()
-    rng = random.Random(1)
-    lively = kind == "reentrant"
-
-    def meddle(*_: object) -> None:
-        if rng.random() < 0.02:
-            yield_to_others()
-        if rng.random() < 0.02:
-            cache.get(rng.randrange(300))
-            cache.delete(rng.randrange(300))
-        if rng.random() < 0.005:
-            cache[rng.randrange(300), "extra"] = Value("extra")
-
-    def key(n: int) -> Any:
-        return Key(n, hash=n % 30, on_eq=meddle) if lively else (n if n % 2 else f"key:{n}")
-
-    def value(n: int) -> Value:
-        return Value(n, meddle if lively else None)
-
-    def timer() -> float:
-        return clock.now
-
-    cache: Cache[Any, Any] = Cache(
-        100,
-        max_bytes=15_000 if kind == "bytes" else None,
-        ttl=1 if kind == "expiring" else None,
-        timer=timer if kind == "expiring" else None,
-        on_evict=meddle if lively else None,
-    )
-    end = time.monotonic() + 60 if LONG else None
-    steps = 2_000 if lively else 15_000
-
-    def rightful(n: int, found: Any) -> None:
-        assert found is None or found.payload == n
-
-    def work(number: int) -> None:
-        rng = random.Random(number)
-        step = 0
-        while step < steps if end is None else time.monotonic() < end:
-            step += 1
-            n = rng.randrange(300)
-            choice = rng.randrange(12)
-            if choice < 4:
-                rightful(n, cache.get(key(n)))
-            elif choice < 7:
-                cache[key(n)] = value(n)
-            elif choice == 7:
-                asked = [rng.randrange(300) for _ in range(40)]
-                for one, found in zip(asked, cache.get_many([key(n) for n in asked]), strict=True):
-                    rightful(one, found)
-            elif choice == 8:
-                rightful(n, cache.pop(key(n), None))
-            elif choice == 9:
-                rightful(n, cache.setdefault(key(n), value(n)))
-            elif choice == 10:
-                rightful(n, cache.get_or_set(key(n), lambda n=n: value(n)))  # type: ignore[misc]
-            elif number == 0 and step % 50 == 0:
-                cache.clear()
-            elif number == 1:
-                cache.resize(rng.choice([20, 100]))
-                cache.expire()
-                clock.advance(0.01)
-            else:
-                try:
-                    for held, found in cache.items():
-                        rightful(held.name if isinstance(held, Key) else found.payload, found)
-                except RuntimeError as error:
-                    assert "changed" in str(error)
-            if step % 500 == 0:
-                check(cache)
-
-    try:
-        run_together(work)
-    finally:
-        sys.setswitchinterval(0.005)
-    check(cache)
+    surprises: list[object] = []
+    sys.unraisablehook = surprises.append
+    hammer = Hammer(kind)
+    end = time.monotonic() + (60 if LONG else 0)
+    run_together(lambda number: hammer.work(number, 2_000 if hammer.lively else 10_000, end))
+    check(hammer.cache)
+    assert surprises == []
 
 
 def test_released_values_that_let_others_run() -> None:
-    """A value's __del__ re-enters, collects garbage and lets go of the GIL while six threads work."""
+    """A value's __del__ re-enters, collects garbage and lets go of the GIL; six threads."""
     sys.setswitchinterval(1e-6)
 
     def release() -> None:
@@ -323,8 +338,7 @@ def test_a_snapshot_is_whole_while_others_write() -> None:
             twin = cache.copy()
             check(twin)
             assert all(key == value[0] for key, value in twin.items())
-            cache.hottest(10)
-            assert all(0 <= key < 200 for key in cache.get_many([0]) if isinstance(key, int))
+            assert all(0 <= key < 200 for key, _ in cache.hottest(10))
 
     run_together(work, threads=4)
     check(cache)

@@ -1,8 +1,8 @@
 """Keys and values that turn on the cache that holds them, in long random sequences.
 
 Comparisons, hashes, releases of values, on_evict, getsizeof and the timer do what was planned for
-them: use the cache, clear it, collect garbage, raise. Which outcome is right cannot be told then; that
-the structure is sound, the counts add up and no key ever yields another key's value can.
+them: use the cache, clear it, collect garbage, raise. Which outcome is right cannot be told then;
+that the structure is sound, the counts add up and no key yields another key's value can.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from cachecore import Cache
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from cachecore import Cache
 from support import LONG, Clock, Key, Value, check
 
 NAMES = range(12)
 DEPTH = 3  # plans are carried out within plans, so far
 
 
-class Planned(Exception):
+class PlannedError(Exception):
     """What a plan raised; it may come out of any operation."""
 
 
 # RuntimeError: the cache changed in an iteration or kept changing; KeyError: popitem was overtaken.
-EXPECTED = (Planned, RuntimeError, KeyError)
+EXPECTED = (PlannedError, RuntimeError, KeyError)
 
 
 ACTIONS: dict[str, Callable[[Hostile, int], object]] = {
@@ -69,6 +70,7 @@ names = st.sampled_from(NAMES)
 
 class Hostile(RuleBasedStateMachine):
     cache: Cache[Any, Any]
+    clock: Clock
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +111,7 @@ class Hostile(RuleBasedStateMachine):
             self.depth -= 1
 
     def fail(self) -> None:
-        raise Planned
+        raise PlannedError
 
     def key(self, name: int) -> Any:
         # All hostile keys collide, so that each comparison is made.
@@ -190,9 +192,7 @@ class Hostile(RuleBasedStateMachine):
             if default:
                 self.rightful(name, self.cache.setdefault(self.key(name), self.value(name)))
             else:
-                self.rightful(
-                    name, self.cache.get_or_set(self.key(name), lambda: self.value(name))
-                )
+                self.rightful(name, self.cache.get_or_set(self.key(name), lambda: self.value(name)))
 
     @rule(plan=plans, action=st.sampled_from(sorted(set(ACTIONS) - {"raise", "check"})), name=names)
     def anything(self, plan: list[tuple[str, int]], action: str, name: int) -> None:
@@ -203,7 +203,7 @@ class Hostile(RuleBasedStateMachine):
     def iterate(self, plan: list[tuple[str, int]]) -> None:
         with self.planned(plan):
             for key, value in self.cache.items():
-                self.rightful(key.name if isinstance(key, Key) else key, value)
+                self.rightful(getattr(key, "name", key), value)
                 self.act()
 
     @rule(plan=plans)
@@ -222,7 +222,7 @@ class Hostile(RuleBasedStateMachine):
         assert self.surprises == []
         check(self.cache)
         for key, value in self.cache.items():
-            self.rightful(key.name if isinstance(key, Key) else key, value)
+            self.rightful(getattr(key, "name", key), value)
             assert self.cache.peek(key) is value
 
     def teardown(self) -> None:
@@ -234,5 +234,5 @@ class Hostile(RuleBasedStateMachine):
 
 TestHostile = Hostile.TestCase
 TestHostile.settings = settings(
-    max_examples=20_000 if LONG else 250, stateful_step_count=60, deadline=None
+    max_examples=20_000 if LONG else 800, stateful_step_count=60, deadline=None
 )

@@ -1,0 +1,126 @@
+/* cc_lifetime.c — the clock of a table and when its entries expire; declared in cc_table.h.
+ *
+ * A record holds its expiry as 32 bits of ms since the table's base, which moves on every 24.8
+ * days. A deadline that is farther away lies in a side array, and the record's expiry is the time to
+ * look there. */
+#include "cc_table.h"
+
+#include "cc_pages.h"
+
+#include <math.h>
+
+#define FAR_MS ((int64_t)(CC_FAR_SECONDS * 1000.0))
+#define MOST_MS 9.0e15 /* what a double holds to the millisecond */
+
+static bool read_timer(cc_table *table, int64_t *ms)
+{
+    int64_t latest = table->latest; /* as of now: other threads may read a later time meanwhile */
+    PyObject *reading = PyObject_CallNoArgs(table->timer);
+    if (reading == NULL)
+        return false;
+    double seconds = PyFloat_AsDouble(reading);
+    Py_DECREF(reading);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_SetString(PyExc_TypeError, "timer must return a number of seconds");
+        return false;
+    }
+    if (!(fabs(seconds * 1000.0) < MOST_MS)) {
+        PyErr_SetString(PyExc_ValueError, "timer must return a finite number of seconds");
+        return false;
+    }
+    *ms = (int64_t)llrint(seconds * 1000.0);
+    if (*ms < latest) {
+        PyErr_Format(PyExc_ValueError, "timer must not go backwards: %lld ms after %lld ms",
+                     (long long)*ms, (long long)latest);
+        return false;
+    }
+    if (*ms > table->latest)
+        table->latest = *ms;
+    *ms = table->latest;
+    return true;
+}
+
+/* Moves the base to `ms`, so that table time fits 32 bits for another 49 days. */
+static CC_COLD void move_base(cc_table *table, int64_t ms)
+{
+    int64_t shift = ms - 1 - table->base;
+    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
+        cc_record *record = &table->policy.records[slot];
+        if (cc_record_live(record) && record->meta.expiry != 0)
+            record->meta.expiry =
+                record->meta.expiry > shift ? (uint32_t)(record->meta.expiry - shift) : 1;
+    }
+    table->base += shift;
+}
+
+bool cc_table_now(cc_table *table, uint32_t *now)
+{
+    int64_t ms;
+    if (table->timer == NULL)
+        ms = cc_clock_ms();
+    else if (!read_timer(table, &ms))
+        return false;
+    if (CC_UNLIKELY(table->base == INT64_MIN))
+        table->base = ms - 1;
+    if (CC_UNLIKELY(ms - table->base > FAR_MS))
+        move_base(table, ms);
+    *now = (uint32_t)(ms - table->base);
+    return true;
+}
+
+bool cc_table_now_if_expiring(cc_table *table, uint32_t *now)
+{
+    *now = 0;
+    return table->expiring == 0 || cc_table_now(table, now);
+}
+
+bool cc_table_expired_indeed(cc_table *table, cc_record *record, uint32_t now)
+{
+    uint32_t slot = cc_table_slot(table, record);
+    if (CC_LIKELY(slot >= table->deadlines_room || table->deadlines[slot] == 0))
+        return true;
+    int64_t left = table->deadlines[slot] - (table->base + now);
+    if (left <= 0)
+        return true;
+    record->meta.expiry = now + (uint32_t)(left < FAR_MS ? left : FAR_MS);
+    return false;
+}
+
+bool cc_table_fit_side(const cc_table *table, void **side, size_t *room)
+{
+    if (CC_LIKELY(*room >= table->policy.room))
+        return true;
+    static_assert(sizeof *table->sizes == 8 && sizeof *table->deadlines == 8, "see the size below");
+    void *grown = cc_pages_grow(*side, *room * 8, (size_t)table->policy.room * 8);
+    if (grown == NULL)
+        return false;
+    *side = grown;
+    *room = table->policy.room;
+    return true;
+}
+
+bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl)
+{
+    uint32_t slot = cc_table_slot(table, record), before = record->meta.expiry;
+    double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
+    int64_t left = ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
+    if (isfinite(ttl) && left >= FAR_MS
+        && !cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+        return false;
+    if (slot < table->deadlines_room)
+        table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? table->base + now + left : 0;
+    record->meta.expiry = isfinite(ttl) ? now + (uint32_t)(left < FAR_MS ? left : FAR_MS) : 0;
+    table->expiring += (record->meta.expiry != 0) - (before != 0);
+    return true;
+}
+
+double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now)
+{
+    uint32_t slot = cc_table_slot(table, record);
+    if (record->meta.expiry == 0)
+        return (double)INFINITY;
+    if (slot < table->deadlines_room && table->deadlines[slot] != 0)
+        return (double)(table->deadlines[slot] - table->base - now) / 1000.0;
+    return (record->meta.expiry - (double)now) / 1000.0;
+}
