@@ -18,5 +18,4 @@ cdef class Cache:
     cdef object __weakref__
 
 
-# The cached value after the set: `value`, or the snapshot of it that was taken.
-cdef object put(Cache cache, object key, object value, double ttl, double cost)
+cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=*)

@@ -4,7 +4,6 @@ The table, its policy and the hit path are C (src/); here are the Python-facing 
 checks, what is slow by nature, and nothing a hit passes through but one call.
 """
 
-cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -17,8 +16,8 @@ from cachecore.cc_slots cimport cc_cache_install, cc_cache_subscript, cc_owned, 
 from cachecore.cc_table cimport *
 
 from collections.abc import Mapping, MutableMapping
-from os import urandom
 from heapq import heappush, heapreplace
+from os import urandom
 from sys import getsizeof as sys_getsizeof
 from types import GenericAlias
 
@@ -27,14 +26,13 @@ import numpy as np
 from cachecore.flight import Flights
 from cachecore.sentinel import MISSING
 from cachecore.settings import (
-    bounds, check_kinds, check_rows, positive_int, seconds, sequence_of, share, value_size,
+    bounds, check_kinds, check_rows, positive_int, price, seconds, sequence_of, share, value_size,
 )
 from cachecore.stats import CacheStats
 from cachecore.views import CacheItems, CacheKeys, CacheValues, text_of
 
 cdef extern from "Python.h":
     bint PyObject_CheckBuffer(object value)
-    void PyObject_ClearWeakRefs(object value)
 
 cdef enum:
     MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
@@ -70,48 +68,29 @@ cdef double lifetime_of(Cache cache, object ttl) except -1:
     return lifetime
 
 
-cdef int fill_item(Cache cache, cc_item *item, object key, object value, double ttl,
-                   double cost) except -1:
+cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=False):
+    """Sets a key and returns the value that is kept, of an array the snapshot. With `keep` this is a
+    look-up first, and what it finds stays and is returned."""
+    cdef cc_item item
     if not cache.ready:
         raise RuntimeError("Cache.__init__ was not called")
+    if cache.copy_arrays and is_array(value):
+        value = snapshot(value)
     item.key = <PyObject *>key
     item.value = <PyObject *>value
     item.size = size_of(cache, key, value) if cache.table.sized else 0
     item.ttl = ttl
     item.cost = cost
-    item.keep = False
+    item.keep = keep
     item.kept = NULL
-    return 0
-
-
-cdef inline object storable(Cache cache, object value):
-    """The value as it is kept: arrays as snapshots."""
-    return snapshot(value) if cache.copy_arrays and is_array(value) else value
-
-
-cdef object put(Cache cache, object key, object value, double ttl, double cost):
-    cdef cc_item item
-    value = storable(cache, value)
-    fill_item(cache, &item, key, value, ttl, cost)
-    cc_table_set(&cache.table, &item, callback(cache))
-    return value
-
-
-cdef object put_default(Cache cache, object key, object value):
-    """What is there under a key, else `value`, which is then set: one look-up."""
-    cdef cc_item item
-    value = storable(cache, value)
-    fill_item(cache, &item, key, value, lifetime_of(cache, None), 1)
-    item.keep = True
     cc_table_set(&cache.table, &item, callback(cache))
     return value if item.kept == NULL else cc_owned(item.kept)
-
 
 
 # --- iteration ------------------------------------------------------------------------------------
 
 cdef enum:
-    KEYS, VALUES, ITEMS
+    KEYS, VALUES, ITEMS  # views.py counts on these
 
 
 cdef class CacheIterator:
@@ -128,13 +107,14 @@ cdef class CacheIterator:
     def __next__(self):
         cdef uint32_t now
         cdef cc_record *record
-        if self.cache is None:
+        cdef Cache cache = self.cache  # a timer may end this very iterator meanwhile
+        if cache is None:
             raise StopIteration
-        cc_table_now_if_expiring(&self.cache.table, &now)
-        if self.version != self.cache.table.version:
+        cc_table_now_if_expiring(&cache.table, &now)
+        if self.version != cache.table.version:
             self.cache = None
             raise RuntimeError("cache changed during iteration")
-        record = cc_table_next(&self.cache.table, now, &self.slot)
+        record = cc_table_next(&cache.table, now, &self.slot)
         if record == NULL:
             self.cache = None
             raise StopIteration
@@ -179,7 +159,6 @@ cdef uint32_t limit_of(object maxsize):
 
 # --- the cache ------------------------------------------------------------------------------------
 
-@cython.trashcan(True)  # a cache in a cache in a cache: their release must not use up the stack
 cdef class Cache:
     """A bounded mapping that keeps what is worth keeping.
 
@@ -224,10 +203,6 @@ cdef class Cache:
         self.copy_arrays, self.name = copy_arrays, name
         configure(self, maxsize, max_bytes, timer)
 
-    def __dealloc__(self):
-        PyObject_ClearWeakRefs(self)  # first: releasing the values may run code that follows them
-        cc_table_free(&self.table)
-
     # --- one key
 
     def __getitem__(self, key):  # cc_slots.c puts the function into the slot itself, and adds `get`
@@ -237,7 +212,7 @@ cdef class Cache:
         put(self, key, value, lifetime_of(self, None), 1)
 
     def __delitem__(self, key):
-        if not self.delete(key):
+        if not Cache.delete(self, key):
             raise KeyError(key)
 
     def __contains__(self, key):
@@ -264,14 +239,11 @@ cdef class Cache:
             cost: price of computing the value relative to others; an entry of cost 10 is kept as
                 if it had been asked for ten times as often.
         """
-        cdef double price = 1
-        if cost is not None:
-            price = seconds(cost, "cost")
-        put(self, key, value, lifetime_of(self, ttl), price)
+        put(self, key, value, lifetime_of(self, ttl), 1 if cost is None else price(cost, "cost"))
 
     def setdefault(self, key, default=None):
         """The value of a key, which is set to `default` first if it is absent."""
-        return put_default(self, key, default)
+        return put(self, key, default, lifetime_of(self, None), 1, keep=True)
 
     def get_or_set(self, key, factory, *, ttl=None):
         """The value of a key, or what `factory()` returns, which is then set.
@@ -468,9 +440,11 @@ cdef class Cache:
             notice_plainness(self)
         cdef uint32_t limit = self.table.policy.limit if maxsize is None else limit_of(maxsize)
         cdef uint64_t budget = self.table.max_bytes if max_bytes is None else max_bytes
+        cdef uint32_t now
         leavers.count = 0
+        cc_table_now_if_expiring(&self.table, &now)
         while result == CC_AGAIN:
-            result = cc_table_resize(&self.table, limit, budget, &leavers)
+            result = cc_table_resize(&self.table, limit, budget, now, &leavers)
             cc_leavers_release(&leavers, callback(self))
         if maxsize is not None:
             self.maxsize_given = maxsize
@@ -480,11 +454,8 @@ cdef class Cache:
     def __iter__(self):
         return iterate(self, KEYS)
 
-    def _iterate_values(self):
-        return iterate(self, VALUES)
-
-    def _iterate_items(self):
-        return iterate(self, ITEMS)
+    def _walk(self, kind):  # for the views
+        return iterate(self, kind)
 
     def keys(self):
         """A live, set-like view of the keys."""

@@ -77,7 +77,7 @@ cdef extern from "cc_table.h":
     cc_result cc_table_remove(cc_table *table, PyObject *key,
                               cc_leavers *leavers) except CC_FAILED
     cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes,
-                              cc_leavers *leavers) noexcept
+                              uint32_t now, cc_leavers *leavers) noexcept
     cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *start,
                               cc_leavers *leavers) noexcept
     void cc_table_take(cc_table *table, cc_record *record, cc_reason reason,

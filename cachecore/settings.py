@@ -37,31 +37,38 @@ def size_in_bytes(value: Any, name: str) -> int:
     return positive_int(2**63 if size >= 2**63 else int(size), name)
 
 
-def seconds(value: Any, name: str) -> float:
-    """A lifetime in seconds, greater than 0; infinity is allowed and means: for ever."""
-    if isinstance(value, (bool, str, bytes)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+def _number(value: Any, name: str, what: str) -> float:
+    """`value` as a float; what is too large for one is infinite."""
+    kind = type(value)
     try:
-        number = float(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be a number of seconds, not {type(value).__name__}"
-        ) from None
+        if kind is not bool and (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
+            return float(value)
     except OverflowError:
         return math.inf
+    except TypeError:  # of an array with many items
+        pass
+    raise TypeError(f"{name} must be {what}, not {kind.__name__}")
+
+
+def seconds(value: Any, name: str) -> float:
+    """A lifetime in seconds, greater than 0; infinity is allowed and means: for ever."""
+    number = _number(value, name, "a number of seconds")
     if not number > 0:
         raise ValueError(f"{name} must be greater than 0 seconds, not {value!r}")
     return number
 
 
+def price(value: Any, name: str) -> float:
+    """A relative cost, greater than 0."""
+    number = _number(value, name, "a number")
+    if not number > 0:
+        raise ValueError(f"{name} must be greater than 0, not {value!r}")
+    return number
+
+
 def share(value: Any, name: str) -> float:
     """A number of 0 ... 1."""
-    if isinstance(value, (bool, str, bytes)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    try:
-        number = float(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}") from None
+    number = _number(value, name, "a number")
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be between 0 and 1, not {value!r}")
     return number

@@ -39,7 +39,7 @@ class CacheValues(ValuesView[Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping._iterate_values()  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._walk(1)  # type: ignore[attr-defined, no-any-return]
 
     def __contains__(self, value: object) -> bool:
         return any(held is value or held == value for held in self)
@@ -54,7 +54,7 @@ class CacheItems(ItemsView[Any, Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self._mapping._iterate_items()  # type: ignore[attr-defined, no-any-return]
+        return self._mapping._walk(2)  # type: ignore[attr-defined, no-any-return]
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, tuple) or len(item) != 2:

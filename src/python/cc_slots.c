@@ -11,6 +11,7 @@
 /* What Cython made, and NumPy's type; written once, when the module is imported. */
 static traverseproc fields_traverse;
 static inquiry fields_clear;
+static destructor fields_dealloc;
 static objobjargproc ass_subscript;
 static PyTypeObject *array;
 
@@ -30,6 +31,18 @@ static int cache_clear(PyObject *self)
     cc_table_clear(table_of(self));
     Py_CLEAR(table_of(self)->timer);
     return fields_clear(self);
+}
+
+/* Weak references go first: releasing the values may run code that would follow them to a cache that
+   is half gone. A cache in a cache in a cache must not use up the stack: hence the trashcan. */
+static void cache_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, cache_dealloc)
+    PyObject_ClearWeakRefs(self);
+    cc_table_free(table_of(self));
+    fields_dealloc(self);
+    Py_TRASHCAN_END
 }
 
 /* Of types that no array type inherits from. */
@@ -281,10 +294,12 @@ int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_
         return -1;
     fields_traverse = type->tp_traverse;
     fields_clear = type->tp_clear;
+    fields_dealloc = type->tp_dealloc;
     ass_subscript = type->tp_as_mapping->mp_ass_subscript;
     array = array_type;
     type->tp_traverse = cache_traverse;
     type->tp_clear = cache_clear;
+    type->tp_dealloc = cache_dealloc;
     type->tp_as_mapping->mp_subscript = cc_cache_subscript;
     type->tp_as_mapping->mp_ass_subscript = cache_ass_subscript;
     type->tp_as_sequence->sq_item = NULL;

@@ -11,8 +11,8 @@ typedef struct {
     int plain; /* no lifetimes, sizes or callback: a set needs nothing of the other fields */
 } cc_cache_head;
 
-/* Completes the type that Cython made: `tp_traverse` and `tp_clear` that know the table (Cython
-   does not look into C arrays of objects), no sequence slots, and the C versions of `cache[key]`,
+/* Completes the type that Cython made: `tp_traverse`, `tp_clear` and `tp_dealloc` that know the table
+   (Cython does not look into C arrays of objects), no sequence slots, and the C versions of `cache[key]`,
    `cache[key] = value` and `get`. -1: an exception is set. */
 int cc_cache_install(PyTypeObject *type, PyTypeObject *array_type, size_t table_offset,
                      size_t plain_offset);

@@ -329,13 +329,14 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uin
     return CC_FOUND;
 }
 
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, cc_leavers *leavers)
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, uint32_t now,
+                          cc_leavers *leavers)
 {
     uint32_t old_limit = table->policy.limit;
     uint64_t old_max_bytes = table->max_bytes;
     table->policy.limit = limit;
     table->max_bytes = max_bytes;
-    cc_result result = make_room(table, 0, 0, 0, CC_NO_SLOT, leavers);
+    cc_result result = make_room(table, 0, 0, now, CC_NO_SLOT, leavers);
     if (result == CC_AGAIN) { /* whoever looks in between sees the old bounds kept */
         table->policy.limit = old_limit;
         table->max_bytes = old_max_bytes;

@@ -124,7 +124,8 @@ void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict);
 void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver);
 
 /* Evicts until new bounds fit, and sets them then: CC_FOUND, or CC_AGAIN. */
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, cc_leavers *leavers);
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, uint32_t now,
+                          cc_leavers *leavers);
 
 /* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. */
 cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers);
