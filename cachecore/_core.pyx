@@ -438,16 +438,16 @@ cdef class Cache:
         if max_bytes is not None and not self.table.sized:
             count_bytes(self)
             notice_plainness(self)
-        cdef uint32_t limit = self.table.policy.limit if maxsize is None else limit_of(maxsize)
-        cdef uint64_t budget = self.table.max_bytes if max_bytes is None else max_bytes
         cdef uint32_t now
         leavers.count = 0
-        cc_table_now_if_expiring(&self.table, &now)
-        while result == CC_AGAIN:
-            result = cc_table_resize(&self.table, limit, budget, now, &leavers)
+        while result == CC_AGAIN:  # whatever a release does, a resize of its own included, is seen
+            cc_table_now_if_expiring(&self.table, &now)
+            result = cc_table_resize(
+                &self.table, self.table.policy.limit if maxsize is None else limit_of(maxsize),
+                self.table.max_bytes if max_bytes is None else max_bytes, now, &leavers)
+            if result != CC_AGAIN and maxsize is not None:
+                self.maxsize_given = maxsize
             cc_leavers_release(&leavers, callback(self))
-        if maxsize is not None:
-            self.maxsize_given = maxsize
 
     # --- looking at all of it
 
