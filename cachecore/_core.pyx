@@ -81,8 +81,7 @@ cdef object put(Cache cache, object key, object value, double ttl, double cost, 
     item.size = size_of(cache, key, value) if cache.table.sized else 0
     item.ttl = ttl
     item.cost = cost
-    item.keep = keep
-    item.kept = NULL
+    item.keep, item.missed, item.kept = keep, False, NULL
     cc_table_set(&cache.table, &item, callback(cache))
     return value if item.kept == NULL else cc_owned(item.kept)
 

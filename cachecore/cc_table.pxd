@@ -39,6 +39,7 @@ cdef extern from "cc_table.h":
         double ttl
         double cost
         bint keep
+        bint missed
         PyObject *kept
 
     ctypedef struct cc_leaver:

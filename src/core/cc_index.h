@@ -47,12 +47,12 @@ typedef struct {
     uint64_t room;    /* entries that it takes before it has to grow */
 } cc_index;
 
-/* The places of a chunk that agree, as a bit set: CC_MATCH_STEP bits a place. */
-typedef uint64_t cc_matches;
+/* The places of a chunk that agree, as a bit set: a bit a place, or, of NEON, every fourth. */
 #if !defined(__SSE2__) && defined(__ARM_NEON)
+typedef uint64_t cc_matches;
 enum { CC_MATCH_STEP = 4 };
 #else
-enum { CC_MATCH_STEP = 1 };
+typedef uint32_t cc_matches;
 #endif
 
 CC_INLINE unsigned cc_index_tag(uint32_t hash)
@@ -82,7 +82,11 @@ CC_INLINE cc_matches cc_chunk_match(const cc_chunk *chunk, unsigned tag)
 /* The first place of a non-empty set. */
 CC_INLINE unsigned cc_matches_first(cc_matches matches)
 {
+#if !defined(__SSE2__) && defined(__ARM_NEON)
     return (unsigned)__builtin_ctzll(matches) / CC_MATCH_STEP;
+#else
+    return (unsigned)__builtin_ctz(matches);
+#endif
 }
 
 CC_INLINE uint32_t cc_index_home(const cc_index *index, uint32_t hash)

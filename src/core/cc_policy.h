@@ -163,9 +163,10 @@ CC_INLINE uint32_t cc_use_aged(uint32_t use, uint32_t epoch)
 CC_INLINE void cc_policy_hit(cc_policy *policy, cc_meta *meta)
 {
     uint32_t use = meta->use;
-    if (CC_UNLIKELY(((use >> CC_USE_EPOCH_SHIFT) ^ policy->epoch) & 0xFF))
+    if (CC_UNLIKELY((uint8_t)(use >> CC_USE_EPOCH_SHIFT) != (uint8_t)policy->epoch))
         use = cc_use_aged(use, policy->epoch);
-    use += (use & CC_COUNT_MAX) != CC_COUNT_MAX;
+    if (CC_LIKELY((uint16_t)use != CC_COUNT_MAX))
+        use++;
     meta->use = use | (uint32_t)CC_VISITED << CC_USE_FLAGS_SHIFT;
     meta->tick = (uint32_t)++policy->tick;
 }

@@ -440,13 +440,14 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
         cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
         result = CC_ABSENT;
     }
-    if (item->keep) {
-        item->keep = false; /* one look-up, however often this begins again */
-        if (result == CC_FOUND) {
+    if (item->keep && result == CC_FOUND) {
+        if (!item->missed)
             cc_policy_hit(&table->policy, &record->meta);
-            item->kept = Py_NewRef(cc_record_value(record));
-            return CC_FOUND;
-        }
+        item->kept = Py_NewRef(cc_record_value(record));
+        return CC_FOUND;
+    }
+    if (item->keep && !item->missed) {
+        item->missed = true; /* once, however often this begins again */
         table->misses++;
     }
     if (table->sized && CC_UNLIKELY(item->size > table->max_bytes)) {

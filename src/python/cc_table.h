@@ -105,7 +105,8 @@ typedef struct {
     uint64_t size; /* bytes; looked at when the table counts them */
     double ttl;    /* seconds; infinity: never expires */
     double cost;   /* of computing it, relative to others; 1: like the others */
-    bool keep;     /* a look-up first: what is there stays, and is returned in `kept` */
+    bool keep;      /* a look-up first: what is there stays, and is returned in `kept` */
+    bool missed;    /* that look-up was counted: false at first */
     PyObject *kept; /* a new reference, or NULL */
 } cc_item;
 

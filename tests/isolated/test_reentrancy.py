@@ -252,6 +252,24 @@ def test_on_evict_that_always_puts_back_ends() -> None:
     check(cache)
 
 
+@pytest.mark.parametrize("bounds", [{"maxsize": 5}, {"max_bytes": 1000}])
+def test_on_evict_that_puts_back_does_not_keep_a_resize_from_ending(bounds: dict[str, int]) -> None:
+    depth = 0
+
+    def put_back(key: Any, value: Any, reason: str) -> None:
+        nonlocal depth
+        if depth < 2:
+            depth += 1
+            cache[key] = value
+            depth -= 1
+
+    cache: Cache[Any, Any] = Cache(100, max_bytes=50_000, on_evict=put_back)
+    cache.update(dict.fromkeys(range(100), b""))
+    with contextlib.suppress(RuntimeError):
+        cache.resize(**bounds)
+    check(cache)
+
+
 def test_setdefault_returns_what_a_callback_put_there_first() -> None:
     """More leave than fit one round, and on_evict sets the very key in between."""
     cache: Cache[Any, Any] = Cache(
