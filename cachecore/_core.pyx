@@ -580,10 +580,10 @@ cdef int count_bytes(Cache cache) except -1:
                 sizes[slot - 1] = size_of(cache, key, value)
                 if cache.table.version != version:
                     break
-            if cache.table.version == version:
-                if not cc_table_count_bytes(&cache.table, sizes):
-                    raise MemoryError("no memory for the sizes of entries")
-                return 0
+            if cache.table.version == version:  # sized: by a resize that sizing called
+                if cache.table.sized or cc_table_count_bytes(&cache.table, sizes):
+                    return 0
+                raise MemoryError("no memory for the sizes of entries")
         finally:
             PyMem_Free(sizes)
 

@@ -337,9 +337,13 @@ cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, u
     table->policy.limit = limit;
     table->max_bytes = max_bytes;
     cc_result result = make_room(table, 0, 0, now, CC_NO_SLOT, leavers);
-    if (result == CC_AGAIN) { /* whoever looks in between sees the old bounds kept */
-        table->policy.limit = old_limit;
-        table->max_bytes = old_max_bytes;
+    if (result == CC_AGAIN) {
+        /* Halfway: bounds that hold for whoever looks in between, and that keep what a callback
+           puts back from undoing what was done. */
+        uint32_t entries = table->policy.live > limit ? table->policy.live : limit;
+        uint64_t bytes = table->bytes > max_bytes ? table->bytes : max_bytes;
+        table->policy.limit = entries < old_limit ? entries : old_limit;
+        table->max_bytes = bytes < old_max_bytes ? bytes : old_max_bytes;
     }
     return result;
 }

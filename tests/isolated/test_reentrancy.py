@@ -270,6 +270,31 @@ def test_on_evict_that_puts_back_does_not_keep_a_resize_from_ending(bounds: dict
     check(cache)
 
 
+@pytest.mark.parametrize("act", ["resize", "clear", "insert", "delete"])
+def test_sizing_that_changes_what_is_sized(act: str) -> None:
+    """A resize to a byte bound sizes every entry, and sizing may run any code: once, here."""
+    armed = [True]
+
+    class Sized(Key):
+        def __sizeof__(self) -> int:
+            if armed:
+                armed.clear()
+                acts[act]()
+            return 10
+
+    cache: Cache[Any, Any] = Cache(100)
+    acts: dict[str, Callable[[], object]] = {
+        "resize": lambda: cache.resize(max_bytes=5000),
+        "clear": cache.clear,
+        "insert": lambda: cache.update(dict.fromkeys(range(50))),
+        "delete": lambda: cache.delete_many(list(cache)[::2]),
+    }
+    cache.update((Sized(n, hash=n), n) for n in range(20))
+    cache.resize(max_bytes=6000)
+    assert not armed
+    check(cache)
+
+
 def test_setdefault_returns_what_a_callback_put_there_first() -> None:
     """More leave than fit one round, and on_evict sets the very key in between."""
     cache: Cache[Any, Any] = Cache(
