@@ -29,10 +29,12 @@ COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
 QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 # No pickling by field and no doctest table: neither is meant, and both would need stubs.
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
+MEMO = sorted(glob("src/python/cc_memo*.c"))
 MODULES = {
     "_arrays": [],
-    "_core": sorted(glob("src/core/*.c") + glob("src/python/*.c")),
-    "_memo": [],
+    "_core": sorted({*glob("src/core/*.c"), *glob("src/python/*.c")} - {*MEMO}),
+    "_flight": [],
+    "_memo": MEMO,
 }
 
 

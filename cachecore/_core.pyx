@@ -23,7 +23,7 @@ from types import GenericAlias
 
 import numpy as np
 
-from cachecore.flight import Flights
+from cachecore._flight import Flights
 from cachecore.sentinel import MISSING
 from cachecore.settings import (
     bounds, check_kinds, check_rows, positive_int, price, seconds, sequence_of, share, value_size,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import cachecore
-from cachecore import Cache
+from cachecore import Cache, _flight
 
 LONG = os.environ.get("CACHECORE_TESTS") == "long"
 ENTRY_OVERHEAD = 64
@@ -91,10 +88,6 @@ def yield_to_others(*_: object) -> None:
 
 
 def wait_for_waiters(count: int) -> None:
-    """Return when `count` threads are inside the package, waiting, say, for each other."""
-    package = Path(cachecore.__file__).parent
-    inside = 0
-    while inside < count:
+    """Return when `count` threads wait for what others compute."""
+    while _flight._waiters() < count:
         yield_to_others()
-        frames = sys._current_frames().values()
-        inside = sum(Path(frame.f_code.co_filename).parent == package for frame in frames)

@@ -51,21 +51,27 @@ CC_INLINE Py_hash_t cc_bytes_hash(PyObject *key)
 #pragma GCC diagnostic pop
 }
 
-/* The hash of a key; false: an exception is set. Exact str, bytes and int run no Python code. */
+/* The Python hash of a key; false: an exception is set. Exact str, bytes and int run no Python code. */
+CC_INLINE bool cc_key_full_hash(PyObject *key, Py_hash_t *hash)
+{
+    *hash = -1;
+    if (CC_LIKELY(PyUnicode_CheckExact(key)))
+        *hash = ((PyASCIIObject *)key)->hash;
+    else if (PyLong_CheckExact(key))
+        *hash = cc_int_hash(key);
+    else if (PyBytes_CheckExact(key))
+        *hash = cc_bytes_hash(key);
+    if (CC_UNLIKELY(*hash == -1))
+        *hash = PyObject_Hash(key);
+    return CC_LIKELY(*hash != -1);
+}
+
+/* The same as the table's own hash. */
 CC_INLINE bool cc_key_hash(PyObject *key, uint64_t secret, uint32_t *hash)
 {
-    Py_hash_t full = -1;
-    if (CC_LIKELY(PyUnicode_CheckExact(key)))
-        full = ((PyASCIIObject *)key)->hash;
-    else if (PyLong_CheckExact(key))
-        full = cc_int_hash(key);
-    else if (PyBytes_CheckExact(key))
-        full = cc_bytes_hash(key);
-    if (CC_UNLIKELY(full == -1)) {
-        full = PyObject_Hash(key);
-        if (full == -1)
-            return false;
-    }
+    Py_hash_t full;
+    if (CC_UNLIKELY(!cc_key_full_hash(key, &full)))
+        return false;
     *hash = cc_key_fold(full, secret);
     return true;
 }

@@ -6,6 +6,8 @@
  * on in a function that is called last, with the hash in hand. */
 #include "cc_slots.h"
 
+#include "cc_hit.h"
+
 #include <math.h>
 
 /* What Cython made, and NumPy's type; written once, when the module is imported. */
@@ -50,51 +52,10 @@ static void cache_dealloc(PyObject *self)
     (Py_TPFLAGS_UNICODE_SUBCLASS | Py_TPFLAGS_BYTES_SUBCLASS | Py_TPFLAGS_LONG_SUBCLASS            \
      | Py_TPFLAGS_TUPLE_SUBCLASS | Py_TPFLAGS_LIST_SUBCLASS | Py_TPFLAGS_DICT_SUBCLASS)
 
-/* The hash of a key that holds it ready; false: it must be asked for. */
-CC_INLINE bool hash_at_hand(const cc_table *table, PyObject *key, uint32_t *hash)
-{
-    Py_hash_t full;
-    if (CC_LIKELY(PyUnicode_CheckExact(key)))
-        full = ((PyASCIIObject *)key)->hash;
-    else if (CC_LIKELY(PyLong_CheckExact(key)))
-        full = cc_int_hash(key);
-    else if (PyBytes_CheckExact(key))
-        full = cc_bytes_hash(key);
-    else
-        return false;
-    *hash = cc_key_fold(full, table->secret);
-    return CC_LIKELY(full != -1);
-}
-
-/* The live record of this very key object in its home chunk. NULL: it is not there, and *absent
-   when nothing else can be equal to it either. */
-CC_INLINE cc_record *find_identical(const cc_table *table, PyObject *key, uint32_t hash,
-                                    bool *absent)
-{
-    const cc_index *index = &table->index;
-    const cc_chunk *chunk = &index->chunks[cc_index_home(index, hash)];
-    cc_matches matches = cc_chunk_match(chunk, cc_index_tag(hash));
-    *absent = matches == 0 && chunk->overflow == 0;
-    while (CC_LIKELY(matches != 0)) {
-        cc_record *record = &table->policy.records[chunk->slot[cc_matches_first(matches)]];
-        if (CC_LIKELY(cc_record_key(record) == key))
-            return record;
-        matches &= matches - 1;
-    }
-    return NULL;
-}
-
-CC_INLINE PyObject *hit(cc_table *table, cc_record *record)
-{
-    PyObject *value = Py_NewRef(cc_record_value(record));
-    cc_policy_hit(&table->policy, &record->meta);
-    return value;
-}
-
 /* A hit on a record with a lifetime; NULL, without an exception: the slow way must tell. */
 CC_INLINE PyObject *hit_if_fresh(cc_table *table, cc_record *record)
 {
-    return CC_LIKELY(cc_table_fresh(table, record)) ? hit(table, record) : NULL;
+    return CC_LIKELY(cc_table_fresh(table, record)) ? cc_hit(table, record) : NULL;
 }
 
 /* --- cache[key] ----------------------------------------------------------------------------- */
@@ -147,14 +108,14 @@ PyObject *cc_cache_subscript(PyObject *self, PyObject *key)
     cc_table *table = table_of(self);
     uint32_t hash;
     bool absent;
-    if (CC_UNLIKELY(!hash_at_hand(table, key, &hash)))
+    if (CC_UNLIKELY(!cc_hash_at_hand(table, key, &hash)))
         return subscript_unhashed(self, key);
-    cc_record *record = find_identical(table, key, hash, &absent);
+    cc_record *record = cc_find_identical(table, key, hash, &absent);
     if (CC_UNLIKELY(record == NULL))
         return subscript_hashed(self, key, hash);
     if (record->meta.expiry != 0)
         return subscript_expiring(self, key, record);
-    return hit(table, record);
+    return cc_hit(table, record);
 }
 
 /* --- cache[key] = value --------------------------------------------------------------------- */
@@ -209,9 +170,9 @@ CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
     cc_table *table = table_of(self);
     uint32_t hash;
     bool surely_absent;
-    if (CC_UNLIKELY(!hash_at_hand(table, key, &hash)))
+    if (CC_UNLIKELY(!cc_hash_at_hand(table, key, &hash)))
         return get_unhashed(self, key, absent);
-    cc_record *record = find_identical(table, key, hash, &surely_absent);
+    cc_record *record = cc_find_identical(table, key, hash, &surely_absent);
     if (record == NULL) {
         if (CC_UNLIKELY(!surely_absent))
             return get_hashed(self, key, hash, absent);
@@ -221,7 +182,7 @@ CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
     }
     if (record->meta.expiry != 0)
         return get_expiring(self, key, record, absent);
-    return hit(table, record);
+    return cc_hit(table, record);
 }
 
 /* Calls with keywords, or with a wrong number of arguments. */

@@ -187,9 +187,12 @@ CC_INLINE uint32_t cc_table_frequency(const cc_table *table, const cc_record *re
     return cc_policy_frequency(&table->policy, cc_table_slot(table, record));
 }
 
-/* Walks the index for a key without running Python code. CC_AGAIN: only Python can tell. */
-CC_INLINE cc_result cc_table_probe(const cc_table *table, PyObject *key, uint32_t hash,
-                                   cc_record **found)
+/* How a record compares with what is looked for; must not run Python code. */
+typedef cc_equality (*cc_comparison)(const cc_record *record, uint32_t hash, const void *wanted);
+
+/* Walks the index for what is wanted without running Python code. CC_AGAIN: only Python can tell. */
+CC_INLINE cc_result cc_table_walk(const cc_table *table, uint32_t hash, cc_comparison compare,
+                                  const void *wanted, cc_record **found)
 {
     const cc_index *index = &table->index;
     unsigned tag = cc_index_tag(hash);
@@ -199,25 +202,34 @@ CC_INLINE cc_result cc_table_probe(const cc_table *table, PyObject *key, uint32_
         cc_matches matches = cc_chunk_match(chunk, tag);
         while (CC_LIKELY(matches != 0)) {
             cc_record *record = &table->policy.records[chunk->slot[cc_matches_first(matches)]];
-            if (CC_LIKELY(cc_record_key(record) == key)) {
+            cc_equality equality = compare(record, hash, wanted);
+            if (CC_LIKELY(equality == CC_EQUAL)) {
                 *found = record;
                 return CC_FOUND;
             }
-            if (record->meta.hash == hash) {
-                cc_equality equality = cc_key_equal(cc_record_key(record), key);
-                if (equality == CC_EQUAL) {
-                    *found = record;
-                    return CC_FOUND;
-                }
-                if (equality == CC_ASK_PYTHON)
-                    return CC_AGAIN;
-            }
+            if (equality == CC_ASK_PYTHON)
+                return CC_AGAIN;
             matches &= matches - 1;
         }
         if (CC_LIKELY(chunk->overflow == 0) || ++walked > index->mask)
             return CC_ABSENT;
         at = cc_index_next(index, at, tag);
     }
+}
+
+CC_INLINE cc_equality cc_record_compare(const cc_record *record, uint32_t hash, const void *key)
+{
+    if (CC_LIKELY(cc_record_key(record) == key))
+        return CC_EQUAL;
+    return record->meta.hash == hash ? cc_key_equal(cc_record_key(record), (PyObject *)key)
+                                     : CC_DIFFERENT;
+}
+
+/* The same for a key. */
+CC_INLINE cc_result cc_table_probe(const cc_table *table, PyObject *key, uint32_t hash,
+                                   cc_record **found)
+{
+    return cc_table_walk(table, hash, cc_record_compare, key, found);
 }
 
 /* A look-up: counts a hit or a miss; on a hit *value is a new reference. */
