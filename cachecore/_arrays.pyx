@@ -84,6 +84,8 @@ cdef bint frozen(cnp.ndarray array):
     while cnp.PyArray_Check(base):
         base = cnp.get_array_base(base)
     while PyMemoryView_Check(base):
+        if PyMemoryView_GET_BASE(base) == NULL:  # memory that no object owns
+            return False
         base = <object>PyMemoryView_GET_BASE(base)
     if PyBytes_CheckExact(base) or type(base) is FrozenBytes:
         return True

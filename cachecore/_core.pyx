@@ -36,6 +36,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
+    MOST_ROUNDS = 10_000  # of work that callbacks undo
 
 
 # --- what the methods share -----------------------------------------------------------------------
@@ -46,13 +47,15 @@ cdef inline PyObject *callback(Cache cache) noexcept:
 
 cdef uint64_t size_of(Cache cache, object key, object value) except? 0xFFFFFFFFFFFFFFFF:
     """Bytes that an entry counts for: key (the one that is there already), value, overhead."""
-    cdef uint32_t now
+    cdef int64_t now
     cdef cc_record *record
     if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) == CC_FOUND:
         key = <object>cc_record_key(record)
     cdef object size
     if cache.getsizeof is not None:
         size = value_size(cache.getsizeof(value))
+    elif is_array(value):  # not all dtypes can be exported as buffers
+        size = value.nbytes
     elif PyObject_CheckBuffer(value):
         size = memoryview(value).nbytes
     else:
@@ -104,7 +107,7 @@ cdef class CacheIterator:
         return self
 
     def __next__(self):
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_record *record
         cdef Cache cache = self.cache  # a timer may end this very iterator meanwhile
         if cache is None:
@@ -133,7 +136,9 @@ cdef CacheIterator iterate(Cache cache, int kind):
 
 
 cdef int configure(Cache cache, object maxsize, object max_bytes, object timer) except -1:
-    """Gives an empty cache its bounds and its clock."""
+    """Gives a new cache its bounds and its clock."""
+    if cache.ready:
+        raise RuntimeError("this cache is initialised already; see resize() and clear()")
     cdef bint sized = max_bytes is not None or cache.getsizeof is not None
     cache.maxsize_given = maxsize
     cc_table_init(&cache.table, limit_of(maxsize), CC_NO_BOUND if max_bytes is None else max_bytes,
@@ -191,8 +196,6 @@ cdef class Cache:
 
     def __init__(self, maxsize=None, *, max_bytes=None, ttl=None, ttl_jitter=0.0, getsizeof=None,
                  on_evict=None, copy_arrays=True, timer=None, name=None):
-        if self.ready:
-            raise RuntimeError("this cache is initialised already; see resize() and clear()")
         maxsize, max_bytes = bounds(maxsize, max_bytes)
         lifetime = INFINITY if ttl is None else seconds(ttl, "ttl")
         jitter = share(ttl_jitter, "ttl_jitter")
@@ -215,7 +218,7 @@ cdef class Cache:
             raise KeyError(key)
 
     def __contains__(self, key):
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_record *record
         return cc_table_peek(&self.table, <PyObject *>key, &now, &record) == CC_FOUND
 
@@ -224,7 +227,7 @@ cdef class Cache:
 
     def peek(self, key, default=None):
         """The value of a key, or `default`, without counting as a look-up."""
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_record *record
         if cc_table_peek(&self.table, <PyObject *>key, &now, &record) == CC_FOUND:
             return <object>cc_record_value(record)
@@ -256,8 +259,9 @@ cdef class Cache:
         if not callable(factory):
             raise TypeError(f"factory must be callable, not {type(factory).__name__}")
         cdef double lifetime = lifetime_of(self, ttl)
-        if self.flights is None:
-            self.flights = Flights()
+        flights = Flights()
+        if self.flights is None:  # another thread may have been first
+            self.flights = flights
 
         def compute():
             value = self.peek(key, MISSING)  # it may have landed since the look-up
@@ -284,7 +288,7 @@ cdef class Cache:
 
     def popitem(self):
         """Removes the last (key, value) in table order and returns it; KeyError when empty."""
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_leavers leavers
         cc_table_now_if_expiring(&self.table, &now)
         cdef cc_record *record = cc_table_last(&self.table, now)
@@ -352,6 +356,7 @@ cdef class Cache:
         rows.count = len(fast)
         rows.descr = <PyObject *>dtype
         rows.array_type = <PyTypeObject *>np.ndarray
+        rows.out = <PyObject *>out
         if rows.count:
             rows.row_size = out.nbytes // rows.count
             rows.items = out.size // rows.count
@@ -393,7 +398,7 @@ cdef class Cache:
     def touch(self, key, ttl):
         """Gives a key a new lifetime of `ttl` seconds from now (math.inf: for ever; None: the
         cache's own); False if it is absent. Not a look-up."""
-        cdef uint32_t start, now
+        cdef int64_t start, now
         cdef cc_record *record
         cdef double lifetime = lifetime_of(self, ttl)
         cc_table_now(&self.table, &start)  # first: a timer runs Python code, a peek may need none
@@ -406,7 +411,7 @@ cdef class Cache:
 
     def get_ttl(self, key):
         """Seconds until a key expires; None: it does not. KeyError if it is absent."""
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_record *record
         if cc_table_peek(&self.table, <PyObject *>key, &now, &record) != CC_FOUND:
             raise KeyError(key)
@@ -415,16 +420,20 @@ cdef class Cache:
 
     def expire(self):
         """Removes all that has expired; how many entries that was. O(entries)."""
-        cdef uint32_t now, slot = 0
+        cdef int64_t now
+        cdef uint32_t slot = 0
         cdef cc_leavers leavers
         cdef cc_result result = CC_AGAIN
-        cdef uint64_t before = self.table.left[<int>CC_EXPIRED]
+        cdef uint64_t moves, before = self.table.left[<int>CC_EXPIRED]
         leavers.count = 0
         if self.table.policy.live:
             cc_table_now(&self.table, &now)
             while result == CC_AGAIN:
+                moves = self.table.moves
                 result = cc_table_expire(&self.table, now, &slot, &leavers)
                 cc_leavers_release(&leavers, callback(self))
+                if moves != self.table.moves:
+                    slot, result = 0, CC_AGAIN
         return self.table.left[<int>CC_EXPIRED] - before
 
     def resize(self, maxsize=None, max_bytes=None):
@@ -437,10 +446,14 @@ cdef class Cache:
         if max_bytes is not None and not self.table.sized:
             count_bytes(self)
             notice_plainness(self)
-        cdef uint32_t now
+        cdef int64_t now
         leavers.count = 0
+        cc_table_now_if_expiring(&self.table, &now)
+        cdef uint64_t rounds = self.table.policy.live + MOST_ROUNDS
         while result == CC_AGAIN:  # whatever a release does, a resize of its own included, is seen
-            cc_table_now_if_expiring(&self.table, &now)
+            rounds -= 1
+            if rounds == 0:
+                raise RuntimeError("the cache is filled again while it is resized")
             result = cc_table_resize(
                 &self.table, self.table.policy.limit if maxsize is None else limit_of(maxsize),
                 self.table.max_bytes if max_bytes is None else max_bytes, now, &leavers)
@@ -485,7 +498,8 @@ cdef class Cache:
         A frequency counts look-ups, halved every 30 x capacity accesses, from what was remembered
         of the key when it came. O(entries).
         """
-        cdef uint32_t now, slot = 0
+        cdef int64_t now
+        cdef uint32_t slot = 0
         cdef cc_record *record
         n = positive_int(n, "n")
         cc_table_now_if_expiring(&self.table, &now)
@@ -512,7 +526,7 @@ cdef class Cache:
 
         The new object's __init__ is not called; a subclass's attributes are copied as they are.
         """
-        cdef uint32_t now
+        cdef int64_t now
         cdef cc_record *record
         cdef Cache other = type(self).__new__(type(self))
         other.lifetime = self.lifetime
@@ -550,7 +564,8 @@ cdef class Cache:
 
 cdef list entries(Cache cache):
     """All entries as (key, value, seconds left, frequency)."""
-    cdef uint32_t now, slot = 0
+    cdef int64_t now
+    cdef uint32_t slot = 0
     cdef cc_record *record
     cdef list found = []
     cc_table_now_if_expiring(&cache.table, &now)
@@ -568,8 +583,8 @@ cdef int count_bytes(Cache cache) except -1:
     cdef uint64_t *sizes
     cdef uint32_t slot
     cdef cc_record *record
-    while True:
-        version = cache.table.version
+    for _ in range(MOST_ROUNDS):
+        version = cache.table.version + cache.table.writes
         sizes = <uint64_t *>PyMem_Malloc((cache.table.policy.used + 1) * sizeof(uint64_t))
         if sizes == NULL:
             raise MemoryError("no memory for the sizes of entries")
@@ -578,14 +593,15 @@ cdef int count_bytes(Cache cache) except -1:
             while (record := cc_table_next(&cache.table, 0, &slot)) != NULL:
                 key, value = <object>cc_record_key(record), <object>cc_record_value(record)
                 sizes[slot - 1] = size_of(cache, key, value)
-                if cache.table.version != version:
+                if cache.table.version + cache.table.writes != version:
                     break
-            if cache.table.version == version:  # sized: by a resize that sizing called
+            if cache.table.version + cache.table.writes == version:  # sized: by a resize that sizing called
                 if cache.table.sized or cc_table_count_bytes(&cache.table, sizes):
                     return 0
                 raise MemoryError("no memory for the sizes of entries")
         finally:
             PyMem_Free(sizes)
+    raise RuntimeError("the cache keeps changing while its entries are sized")
 
 
 cdef int install() except -1:

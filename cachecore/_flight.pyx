@@ -68,12 +68,16 @@ cdef bint wait(Flight flight) except -1:
         return True
     if depends(flight, me):
         return False
+    outer = waiting.get(me)  # of the wait that a signal handler interrupted with this one
     waiting[me] = flight
     try:
         with flight.gate:
             pass
     finally:
-        del waiting[me]
+        if outer is None:
+            waiting.pop(me, None)
+        else:
+            waiting[me] = outer
     return True
 
 

@@ -10,6 +10,7 @@ cdef extern from "cc_batch.h":
         Py_ssize_t count, row_size, items
         PyObject *descr
         PyTypeObject *array_type
+        PyObject *out
 
     object cc_table_get_many(cc_table *table, PyObject *keys, PyObject *absent)
     bint cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows,

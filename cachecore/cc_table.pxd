@@ -1,7 +1,7 @@
 # The object table of src/python/cc_table.h; what the fields and functions mean is said there.
 
 from cpython.object cimport PyObject, visitproc
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "cc_table.h":
     uint64_t CC_NO_BOUND
@@ -23,7 +23,7 @@ cdef extern from "cc_table.h":
 
     ctypedef struct cc_table:
         cc_policy policy
-        uint64_t version
+        uint64_t version, writes, moves
         uint64_t misses, inserts, refused
         uint64_t left[4]
         uint64_t insert_ticks
@@ -69,25 +69,25 @@ cdef extern from "cc_table.h":
     void cc_table_free(cc_table *table) noexcept
     int cc_table_traverse(const cc_table *table, visitproc visit, void *arg) noexcept
     size_t cc_table_memory(const cc_table *table) noexcept
-    bint cc_table_now(cc_table *table, uint32_t *now) except 0
-    bint cc_table_now_if_expiring(cc_table *table, uint32_t *now) except 0
+    bint cc_table_now(cc_table *table, int64_t *now) except 0
+    bint cc_table_now_if_expiring(cc_table *table, int64_t *now) except 0
     cc_result cc_table_look_up(cc_table *table, PyObject *key, PyObject **value) except CC_FAILED
-    cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now,
+    cc_result cc_table_peek(cc_table *table, PyObject *key, int64_t *now,
                             cc_record **record) except CC_FAILED
     cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict) except CC_FAILED
     cc_result cc_table_remove(cc_table *table, PyObject *key,
                               cc_leavers *leavers) except CC_FAILED
     cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes,
-                              uint32_t now, cc_leavers *leavers) noexcept
-    cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *start,
+                              int64_t now, cc_leavers *leavers) noexcept
+    cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *start,
                               cc_leavers *leavers) noexcept
     void cc_table_take(cc_table *table, cc_record *record, cc_reason reason,
                        cc_leaver *leaver) noexcept
     void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict) noexcept
-    cc_record *cc_table_next(cc_table *table, uint32_t now, uint32_t *slot) noexcept
-    cc_record *cc_table_last(cc_table *table, uint32_t now) noexcept
-    bint cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl) noexcept
-    double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now) noexcept
+    cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot) noexcept
+    cc_record *cc_table_last(cc_table *table, int64_t now) noexcept
+    bint cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl) noexcept
+    double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now) noexcept
     bint cc_table_count_bytes(cc_table *table, const uint64_t *sizes) noexcept
     const char *cc_table_fault(const cc_table *table) noexcept
     PyObject *cc_record_key(const cc_record *record) noexcept

@@ -33,7 +33,8 @@ def size_in_bytes(value: Any, name: str) -> int:
     match = _SIZE.fullmatch(value)
     if match is None:
         raise ValueError(f'{name} must be a number of bytes or a size like "4GB", not {value!r}')
-    size = float(match[1]) * _UNITS[match[2].upper()]
+    whole, unit = match[1].isdigit(), _UNITS[match[2].upper()]
+    size = int(match[1]) * unit if whole and len(match[1]) < 20 else float(match[1]) * unit
     return positive_int(2**63 if size >= 2**63 else int(size), name)
 
 

@@ -266,11 +266,23 @@ static void move_border(cc_policy *policy, cc_ghost ghost)
     policy->share = (uint32_t)share;
 }
 
+static uint64_t epoch_end(const cc_policy *policy, uint32_t capacity)
+{
+    uint64_t period = (uint64_t)EPOCH_ACCESSES * capacity;
+    return policy->tick + (period < EPOCH_LEAST ? EPOCH_LEAST : period);
+}
+
+static CC_COLD void shorten_epoch(cc_policy *policy)
+{
+    uint64_t end = epoch_end(policy, policy->live);
+    if (end < policy->next_epoch)
+        policy->next_epoch = end;
+}
+
 static void begin_epoch(cc_policy *policy)
 {
-    uint64_t period = (uint64_t)EPOCH_ACCESSES * policy->capacity;
     policy->epoch++;
-    policy->next_epoch = policy->tick + (period < EPOCH_LEAST ? EPOCH_LEAST : period);
+    policy->next_epoch = epoch_end(policy, policy->capacity);
     cc_sketch_halve(&policy->sketch);
 }
 
@@ -452,6 +464,8 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
 {
     if (policy->live == 0)
         return CC_NO_SLOT;
+    if (CC_UNLIKELY(policy->live < policy->capacity / 2)) /* it fits far less than was thought */
+        shorten_epoch(policy);
     policy->capacity = policy->live;
     if (CC_UNLIKELY(policy->capacity / 2 >= policy->fitted))
         fit(policy);

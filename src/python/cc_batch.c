@@ -133,6 +133,38 @@ CC_INLINE bool fits(const cc_rows *rows, PyObject *value)
     return items == rows->items;
 }
 
+/* A C-contiguous copy, made by NumPy's own method whatever a subclass overrides. */
+static PyObject *in_order(const cc_rows *rows, PyObject *value)
+{
+    PyObject *copy = PyObject_CallMethod((PyObject *)rows->array_type, "copy", "Os", value, "C");
+    if (copy == NULL)
+        return NULL;
+    PyArrayObject *array = (PyArrayObject *)copy;
+    npy_intp items = 1;
+    for (int i = 0; is_array(rows, copy) && i < PyArray_NDIM(array); i++)
+        items *= PyArray_DIM(array, i);
+    if (is_array(rows, copy) && items == rows->items
+        && (PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS))
+        return copy;
+    Py_DECREF(copy);
+    PyErr_SetString(PyExc_TypeError, "gather needs arrays that can be copied");
+    return NULL;
+}
+
+/* True while `out` is the memory that it was when gather began. */
+static bool still_there(const cc_rows *rows)
+{
+    PyArrayObject *out = (PyArrayObject *)rows->out;
+    npy_intp items = 1;
+    for (int i = 0; i < PyArray_NDIM(out); i++)
+        items *= PyArray_DIM(out, i);
+    if (PyArray_BYTES(out) == rows->start && items == rows->items * rows->count
+        && (PyObject *)PyArray_DESCR(out) == rows->descr && PyArray_ISWRITEABLE(out))
+        return true;
+    PyErr_SetString(PyExc_RuntimeError, "out changed while keys were looked up");
+    return false;
+}
+
 /* The value as something that `data_of` understands: itself, or a contiguous copy. NULL: it does not fit. */
 static CC_NOINLINE PyObject *fitting(const cc_rows *rows, PyObject *value, PyObject *key)
 {
@@ -147,9 +179,8 @@ static CC_NOINLINE PyObject *fitting(const cc_rows *rows, PyObject *value, PyObj
         if (same < 0)
             return NULL;
         if (same && items == rows->items)
-            return PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS
-                       ? Py_NewRef(value)
-                       : PyObject_CallMethod(value, "copy", "s", "C");
+            return PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS ? Py_NewRef(value)
+                                                                 : in_order(rows, value);
         PyErr_Format(PyExc_ValueError,
                      "out has rows of %zd items of %R, but the value of key %R has %zd of %R",
                      rows->items, rows->descr, key, (Py_ssize_t)items, PyArray_DESCR(array));
@@ -212,7 +243,7 @@ bool cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows, char 
         return false;
     }
     bool done = cc_table_look_up_many(table, keys, values, rows->count)
-                && check_values(rows, keys, values);
+                && check_values(rows, keys, values) && still_there(rows);
     if (done)
         copy_rows(rows, values, found);
     for (Py_ssize_t i = 0; i < rows->count; i++)

@@ -22,6 +22,7 @@ typedef struct {
     Py_ssize_t count, row_size, items;
     PyObject *descr;
     PyTypeObject *array_type;
+    PyObject *out; /* the array whose memory this is */
 } cc_rows;
 
 /* Copies the cached arrays of keys into rows, zeroes the rows of absent keys, and sets found[i].

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-#define FAR_MS ((int64_t)(CC_FAR_SECONDS * 1000.0))
+#define FAR_MS ((int64_t)INT32_MAX) /* twice this fits the 32 bits of an expiry */
 #define MOST_MS 9.0e15 /* what a double holds to the millisecond */
 
 static bool read_timer(cc_table *table, int64_t *ms)
@@ -54,7 +54,7 @@ static CC_COLD void move_base(cc_table *table, int64_t ms)
     table->base += shift;
 }
 
-bool cc_table_now(cc_table *table, uint32_t *now)
+bool cc_table_now(cc_table *table, int64_t *now)
 {
     int64_t ms;
     if (table->timer == NULL)
@@ -65,25 +65,32 @@ bool cc_table_now(cc_table *table, uint32_t *now)
         table->base = ms - 1;
     if (CC_UNLIKELY(ms - table->base > FAR_MS))
         move_base(table, ms);
-    *now = (uint32_t)(ms - table->base);
+    *now = ms;
     return true;
 }
 
-bool cc_table_now_if_expiring(cc_table *table, uint32_t *now)
+bool cc_table_now_if_expiring(cc_table *table, int64_t *now)
 {
-    *now = 0;
+    *now = CC_NO_TIME;
     return table->expiring == 0 || cc_table_now(table, now);
 }
 
-bool cc_table_expired_indeed(cc_table *table, cc_record *record, uint32_t now)
+/* What a record says of an entry that has `left` ms from now: when to look again at the latest. */
+static uint32_t expiry_after(const cc_table *table, int64_t now, int64_t left)
+{
+    int64_t since = now - table->base; /* the base may have moved on since `now` was read */
+    return (uint32_t)((since > 1 ? since : 1) + (left < FAR_MS ? left : FAR_MS));
+}
+
+bool cc_table_expired_indeed(cc_table *table, cc_record *record, int64_t now)
 {
     uint32_t slot = cc_table_slot(table, record);
     if (CC_LIKELY(slot >= table->deadlines_room || table->deadlines[slot] == 0))
         return true;
-    int64_t left = table->deadlines[slot] - (table->base + now);
+    int64_t left = table->deadlines[slot] - now;
     if (left <= 0)
         return true;
-    record->meta.expiry = now + (uint32_t)(left < FAR_MS ? left : FAR_MS);
+    record->meta.expiry = expiry_after(table, now, left);
     return false;
 }
 
@@ -100,7 +107,7 @@ bool cc_table_fit_side(const cc_table *table, void **side, size_t *room)
     return true;
 }
 
-bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl)
+bool cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl)
 {
     uint32_t slot = cc_table_slot(table, record), before = record->meta.expiry;
     double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
@@ -109,18 +116,18 @@ bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double t
         && !cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
         return false;
     if (slot < table->deadlines_room)
-        table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? table->base + now + left : 0;
-    record->meta.expiry = isfinite(ttl) ? now + (uint32_t)(left < FAR_MS ? left : FAR_MS) : 0;
+        table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? now + left : 0;
+    record->meta.expiry = isfinite(ttl) ? expiry_after(table, now, left) : 0;
     table->expiring += (record->meta.expiry != 0) - (before != 0);
     return true;
 }
 
-double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now)
+double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
 {
     uint32_t slot = cc_table_slot(table, record);
     if (record->meta.expiry == 0)
         return (double)INFINITY;
     if (slot < table->deadlines_room && table->deadlines[slot] != 0)
-        return (double)(table->deadlines[slot] - table->base - now) / 1000.0;
-    return (record->meta.expiry - (double)now) / 1000.0;
+        return (double)(table->deadlines[slot] - now) / 1000.0;
+    return (double)(table->base + record->meta.expiry - now) / 1000.0;
 }

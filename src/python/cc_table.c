@@ -35,8 +35,8 @@ static size_t deadlines_size(const cc_table *table)
 
 size_t cc_table_memory(const cc_table *table)
 {
-    size_t chunks = table->index.entries ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
-    return sizeof *table + chunks + cc_policy_size(&table->policy) + sizes_size(table)
+    size_t chunks = table->index.room ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
+    return chunks + cc_policy_size(&table->policy) + sizes_size(table)
            + deadlines_size(table);
 }
 
@@ -55,6 +55,7 @@ void cc_table_clear(cc_table *table)
     table->bytes = table->expiring = 0;
     table->hand = 0;
     table->version++;
+    table->moves++;
     /* The table is consistent and empty: from here on any code may run. */
     for (uint32_t slot = 0; slot < old.used; slot++) {
         cc_record *record = &old.records[slot];
@@ -157,7 +158,7 @@ cc_result cc_table_find(cc_table *table, PyObject *key, uint32_t hash, cc_record
 static CC_NOINLINE cc_result look_up_slowly(cc_table *table, PyObject *key, uint32_t hash,
                                             PyObject **value)
 {
-    uint32_t now;
+    int64_t now;
     cc_record *record;
     if (!cc_table_now_if_expiring(table, &now))
         return CC_FAILED;
@@ -189,7 +190,7 @@ cc_result cc_table_look_up_hashed(cc_table *table, PyObject *key, uint32_t hash,
     return look_up_slowly(table, key, hash, value);
 }
 
-cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now, cc_record **record)
+cc_result cc_table_peek(cc_table *table, PyObject *key, int64_t *now, cc_record **record)
 {
     uint32_t hash;
     if (!cc_table_now_if_expiring(table, now) || !cc_key_hash(key, table->secret, &hash))
@@ -200,7 +201,7 @@ cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now, cc_record
     return result;
 }
 
-cc_record *cc_table_next(cc_table *table, uint32_t now, uint32_t *slot)
+cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot)
 {
     while (*slot < table->policy.used) {
         cc_record *record = &table->policy.records[(*slot)++];
@@ -210,7 +211,7 @@ cc_record *cc_table_next(cc_table *table, uint32_t now, uint32_t *slot)
     return NULL;
 }
 
-cc_record *cc_table_last(cc_table *table, uint32_t now)
+cc_record *cc_table_last(cc_table *table, int64_t now)
 {
     bool lower = true; /* while nothing live was met: draining a table takes one walk in all */
     for (uint32_t slot = table->policy.top; slot-- > 0;) {
@@ -293,8 +294,8 @@ static CC_COLD void compact(cc_table *table)
         cc_index_add(&fresh, table->policy.records[to].meta.hash, to);
         if (table->sized)
             table->sizes[to] = table->sizes[slot];
-        if (slot < table->deadlines_room)
-            table->deadlines[to] = table->deadlines[slot];
+        if (to < table->deadlines_room)
+            table->deadlines[to] = slot < table->deadlines_room ? table->deadlines[slot] : 0;
     }
     for (size_t slot = table->policy.used; slot < table->deadlines_room; slot++)
         table->deadlines[slot] = 0;
@@ -302,26 +303,29 @@ static CC_COLD void compact(cc_table *table)
     table->index = fresh;
     table->hand = 0;
     table->version++;
+    table->moves++;
     PyMem_RawFree(moved);
 }
 
 /* Evicts until one more entry and `size` more bytes fit; never the entry in slot `spare`. */
-static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uint32_t now,
+static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, int64_t now,
                            uint32_t spare, cc_leavers *leavers)
 {
     cc_policy *policy = &table->policy;
+    uint32_t policy_now = now > table->base ? (uint32_t)(now - table->base) : 0;
     while (policy->live > policy->limit - entries || table->bytes + size > table->max_bytes) {
         cc_reason reason;
         if (leavers->count == CC_LEAVERS)
             return CC_AGAIN;
-        uint32_t slot = cc_policy_victim(policy, now, &reason);
-        if (slot == spare) {
+        uint32_t slot = cc_policy_victim(policy, policy_now, &reason);
+        bool spared = slot == spare && slot != CC_NO_SLOT;
+        if (spared)
             slot = cc_policy_bystander(policy, spare);
-            reason = CC_EVICTED;
-        }
         if (slot == CC_NO_SLOT)
             break;
         cc_record *record = &policy->records[slot];
+        if (spared)
+            reason = cc_table_expired(table, record, now) ? CC_EXPIRED : CC_EVICTED;
         if (reason == CC_EXPIRED && !cc_table_expired_indeed(table, record, now))
             continue;
         cc_table_take(table, record, reason, &leavers->at[leavers->count++]);
@@ -329,7 +333,7 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, uin
     return CC_FOUND;
 }
 
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, uint32_t now,
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, int64_t now,
                           cc_leavers *leavers)
 {
     uint32_t old_limit = table->policy.limit;
@@ -348,7 +352,7 @@ cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, u
     return result;
 }
 
-cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers)
+cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers)
 {
     for (; *from < table->policy.used; ++*from) {
         cc_record *record = &table->policy.records[*from];
@@ -362,7 +366,7 @@ cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leav
 }
 
 /* Looks at the next few slots for what has expired. */
-static void move_hand(cc_table *table, uint32_t now, cc_leavers *leavers)
+static void move_hand(cc_table *table, int64_t now, cc_leavers *leavers)
 {
     for (unsigned step = 0; step < HAND_STEPS && leavers->count < CC_LEAVERS; step++) {
         if (table->hand >= table->policy.used)
@@ -385,7 +389,7 @@ static bool reserve(cc_table *table, bool far)
     return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
 }
 
-static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, uint32_t now,
+static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, int64_t now,
                            cc_leavers *leavers)
 {
     uint32_t slot = cc_table_slot(table, record);
@@ -410,6 +414,10 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
     leaver->value = cc_record_value(record);
     leaver->reason = CC_DELETED;
     record->b = (uintptr_t)Py_NewRef(item->value);
+    table->writes++;
+    uint32_t frequency = cc_table_frequency(table, record);
+    if (CC_UNLIKELY(item->cost != 1.0 && item->cost > frequency))
+        cc_policy_credit(&table->policy, slot, item->cost / (frequency ? frequency : 1));
     return CC_FOUND;
 }
 
@@ -429,7 +437,7 @@ CC_INLINE void prepare(cc_table *table)
 
 static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *leavers)
 {
-    uint32_t now;
+    int64_t now;
     cc_record *record;
     bool lasting = isinf(item->ttl);
     if (!(lasting ? cc_table_now_if_expiring(table, &now) : cc_table_now(table, &now)))
@@ -529,7 +537,8 @@ cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict)
 
 cc_result cc_table_remove(cc_table *table, PyObject *key, cc_leavers *leavers)
 {
-    uint32_t hash, now;
+    uint32_t hash;
+    int64_t now;
     cc_record *record;
     if (!cc_table_now_if_expiring(table, &now) || !cc_key_hash(key, table->secret, &hash))
         return CC_FAILED;

@@ -21,13 +21,16 @@
 
 #define CC_NO_BOUND UINT64_MAX
 enum { CC_ENTRY_OVERHEAD = 64 };     /* bytes an entry counts for beyond its key and value */
-#define CC_FAR_SECONDS 2147483.648 /* 24.8 days; later deadlines lie in a side array */
+#define CC_FAR_SECONDS 2147483.0 /* 24.8 days; later deadlines lie in a side array */
+#define CC_NO_TIME INT64_MIN      /* for a `now` when nothing can expire */
 
 typedef struct {
     cc_index index;
     cc_policy policy;
     uint64_t secret;  /* of cc_key_fold */
     uint64_t version; /* structural changes: insertions, removals, moves */
+    uint64_t writes;  /* values put in place of others */
+    uint64_t moves;   /* times that entries changed their slots */
 
     uint64_t misses, inserts, refused;
     uint64_t left[4]; /* entries that left, by cc_reason */
@@ -77,24 +80,24 @@ void cc_table_free(cc_table *table);
 
 int cc_table_traverse(const cc_table *table, visitproc visit, void *arg);
 
-/* Bytes of memory held, without keys and values. */
+/* Bytes of memory held beside the struct itself, keys and values. */
 size_t cc_table_memory(const cc_table *table);
 
 /* Grows a side array of 8 bytes a slot to the policy's room; false: no memory. */
 bool cc_table_fit_side(const cc_table *table, void **side, size_t *room);
 
-/* Reads the clock: table time in ms, at least 1; false: the timer failed. Moves the base when it
-   is more than 24 days old. */
-bool cc_table_now(cc_table *table, uint32_t *now);
+/* Reads the clock, in ms; false: the timer failed. Moves the base when it is 24.8 days old: a time
+   that was read before stays good. */
+bool cc_table_now(cc_table *table, int64_t *now);
 
-/* The same, where 0 will do when nothing can expire. */
-bool cc_table_now_if_expiring(cc_table *table, uint32_t *now);
+/* The same, or CC_NO_TIME when nothing can expire. */
+bool cc_table_now_if_expiring(cc_table *table, int64_t *now);
 
 /* Finds a key without accounting; expired entries are found. The record is good until Python code runs. */
 cc_result cc_table_find(cc_table *table, PyObject *key, uint32_t hash, cc_record **record);
 
 /* Finds a key that has not expired, without accounting. The record is good until Python code runs. */
-cc_result cc_table_peek(cc_table *table, PyObject *key, uint32_t *now, cc_record **record);
+cc_result cc_table_peek(cc_table *table, PyObject *key, int64_t *now, cc_record **record);
 
 /* A look-up: counts a hit or a miss; on a hit *value is a new reference. */
 cc_result cc_table_look_up_hashed(cc_table *table, PyObject *key, uint32_t hash, PyObject **value);
@@ -125,26 +128,27 @@ void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict);
 void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver);
 
 /* Evicts until new bounds fit, and sets them then: CC_FOUND, or CC_AGAIN. */
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, uint32_t now,
+cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, int64_t now,
                           cc_leavers *leavers);
 
-/* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. */
-cc_result cc_table_expire(cc_table *table, uint32_t now, uint32_t *from, cc_leavers *leavers);
+/* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. When `moves` has
+   changed meanwhile, it must begin again. */
+cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers);
 
 /* The first live, unexpired entry in slots *slot and up; *slot is set past it. NULL: none. */
-cc_record *cc_table_next(cc_table *table, uint32_t now, uint32_t *slot);
+cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot);
 
 /* The last such entry of the table; NULL: none. */
-cc_record *cc_table_last(cc_table *table, uint32_t now);
+cc_record *cc_table_last(cc_table *table, int64_t now);
 
 /* Begins to count bytes, with the sizes of all slots; false: no memory. */
 bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes);
 
 /* Sets when an entry expires, in seconds from `now`; infinity: never. false: no memory. */
-bool cc_table_set_ttl(cc_table *table, cc_record *record, uint32_t now, double ttl);
+bool cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl);
 
 /* Seconds until the entry expires; infinity: never. */
-double cc_table_ttl(const cc_table *table, const cc_record *record, uint32_t now);
+double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now);
 
 /* NULL when the table is consistent, else what is wrong. */
 const char *cc_table_fault(const cc_table *table);
@@ -166,11 +170,11 @@ CC_INLINE PyObject *cc_record_value(const cc_record *record)
 
 /* True when an entry whose record says so has expired indeed; re-arms it when its deadline is too
    far for a record. */
-bool cc_table_expired_indeed(cc_table *table, cc_record *record, uint32_t now);
+bool cc_table_expired_indeed(cc_table *table, cc_record *record, int64_t now);
 
-CC_INLINE bool cc_table_expired(cc_table *table, cc_record *record, uint32_t now)
+CC_INLINE bool cc_table_expired(cc_table *table, cc_record *record, int64_t now)
 {
-    return record->meta.expiry != 0 && record->meta.expiry <= now
+    return record->meta.expiry != 0 && table->base + record->meta.expiry <= now
            && cc_table_expired_indeed(table, record, now);
 }
 
