@@ -38,7 +38,6 @@ MODULES = {
 }
 
 
-
 def links_with(*flags: str) -> bool:
     """Whether the compiler can make a shared library with these flags."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
@@ -69,7 +68,6 @@ setup(
             depends=glob("src/*/*.h") + glob("cachecore/*.pxd"),
         )
         for name, sources in MODULES.items()
-        if Path(f"cachecore/{name}.pyx").exists()
     ],
     options={
         "build": {"build_base": f"build/{mode}"},

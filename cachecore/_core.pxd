@@ -10,7 +10,6 @@ cdef class Cache:
     cdef bint copy_arrays
     cdef double lifetime  # seconds an entry lives; infinity: for ever
     cdef double jitter
-    cdef object maxsize_given
     cdef object on_evict
     cdef object getsizeof
     cdef object flights

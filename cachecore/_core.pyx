@@ -35,7 +35,6 @@ cdef extern from "Python.h":
     bint PyObject_CheckBuffer(object value)
 
 cdef enum:
-    MOST_ENTRIES = 0x7FFFFFFF  # what slot numbers can tell apart, with room to spare
     MOST_ROUNDS = 10_000  # of work that callbacks undo
 
 
@@ -140,8 +139,7 @@ cdef int configure(Cache cache, object maxsize, object max_bytes, object timer) 
     if cache.ready:
         raise RuntimeError("this cache is initialised already; see resize() and clear()")
     cdef bint sized = max_bytes is not None or cache.getsizeof is not None
-    cache.maxsize_given = maxsize
-    cc_table_init(&cache.table, limit_of(maxsize), CC_NO_BOUND if max_bytes is None else max_bytes,
+    cc_table_init(&cache.table, maxsize or 0, CC_NO_BOUND if max_bytes is None else max_bytes,
                   sized, int.from_bytes(urandom(8), "little"))
     if timer is not None:
         Py_INCREF(timer)
@@ -155,10 +153,6 @@ cdef int notice_plainness(Cache cache) except -1:
     cache.plain = (cache.ready and not cache.table.sized and isinf(cache.lifetime)
                    and cache.on_evict is None)
     return 0
-
-
-cdef uint32_t limit_of(object maxsize):
-    return CC_NO_LIMIT if maxsize is None else <uint32_t>min(maxsize, MOST_ENTRIES)
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -388,7 +382,7 @@ cdef class Cache:
     @property
     def maxsize(self):
         """Most entries, or None."""
-        return self.maxsize_given
+        return self.table.maxsize or None
 
     @property
     def max_bytes(self):
@@ -438,28 +432,13 @@ cdef class Cache:
 
     def resize(self, maxsize=None, max_bytes=None):
         """Changes the bounds that are given; what no longer fits is evicted."""
-        cdef cc_leavers leavers
-        cdef cc_result result = CC_AGAIN
         maxsize, max_bytes = bounds(maxsize, max_bytes)
         if not self.ready:
             raise RuntimeError("Cache.__init__ was not called")
         if max_bytes is not None and not self.table.sized:
             count_bytes(self)
             notice_plainness(self)
-        cdef int64_t now
-        leavers.count = 0
-        cc_table_now_if_expiring(&self.table, &now)
-        cdef uint64_t rounds = self.table.policy.live + MOST_ROUNDS
-        while result == CC_AGAIN:  # whatever a release does, a resize of its own included, is seen
-            rounds -= 1
-            if rounds == 0:
-                raise RuntimeError("the cache is filled again while it is resized")
-            result = cc_table_resize(
-                &self.table, self.table.policy.limit if maxsize is None else limit_of(maxsize),
-                self.table.max_bytes if max_bytes is None else max_bytes, now, &leavers)
-            if result != CC_AGAIN and maxsize is not None:
-                self.maxsize_given = maxsize
-            cc_leavers_release(&leavers, callback(self))
+        cc_table_resize(&self.table, maxsize or 0, max_bytes or 0, callback(self))
 
     # --- looking at all of it
 
@@ -536,7 +515,7 @@ cdef class Cache:
         other.copy_arrays = self.copy_arrays
         other.name = self.name
         if self.ready:
-            configure(other, self.maxsize_given, self.max_bytes,
+            configure(other, self.maxsize, self.max_bytes,
                       None if self.table.timer == NULL else <object>self.table.timer)
             for key, value, left, frequency in entries(self):
                 put(other, key, value, left, frequency)
@@ -590,7 +569,7 @@ cdef int count_bytes(Cache cache) except -1:
             raise MemoryError("no memory for the sizes of entries")
         try:
             slot = 0
-            while (record := cc_table_next(&cache.table, 0, &slot)) != NULL:
+            while (record := cc_table_next(&cache.table, CC_NO_TIME, &slot)) != NULL:
                 key, value = <object>cc_record_key(record), <object>cc_record_value(record)
                 sizes[slot - 1] = size_of(cache, key, value)
                 if cache.table.version + cache.table.writes != version:

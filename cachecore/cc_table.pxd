@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "cc_table.h":
     uint64_t CC_NO_BOUND
-    uint32_t CC_NO_LIMIT
+    int64_t CC_NO_TIME
     int CC_ENTRY_OVERHEAD
 
     ctypedef struct cc_policy:
@@ -27,7 +27,7 @@ cdef extern from "cc_table.h":
         uint64_t misses, inserts, refused
         uint64_t left[4]
         uint64_t insert_ticks
-        uint64_t max_bytes, bytes
+        uint64_t maxsize, max_bytes, bytes
         uint64_t *sizes
         bint sized
         PyObject *timer
@@ -63,7 +63,7 @@ cdef extern from "cc_table.h":
         CC_EXPIRED
         CC_DELETED
 
-    void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bint sized,
+    void cc_table_init(cc_table *table, uint64_t maxsize, uint64_t max_bytes, bint sized,
                        uint64_t seed) noexcept
     void cc_table_clear(cc_table *table) noexcept
     void cc_table_free(cc_table *table) noexcept
@@ -77,8 +77,8 @@ cdef extern from "cc_table.h":
     cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict) except CC_FAILED
     cc_result cc_table_remove(cc_table *table, PyObject *key,
                               cc_leavers *leavers) except CC_FAILED
-    cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes,
-                              int64_t now, cc_leavers *leavers) noexcept
+    bint cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes,
+                         PyObject *on_evict) except 0
     cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *start,
                               cc_leavers *leavers) noexcept
     void cc_table_take(cc_table *table, cc_record *record, cc_reason reason,

@@ -131,3 +131,16 @@ double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
         return (double)(table->deadlines[slot] - now) / 1000.0;
     return (double)(table->base + record->meta.expiry - now) / 1000.0;
 }
+
+cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers)
+{
+    for (; *from < table->policy.used; ++*from) {
+        cc_record *record = &table->policy.records[*from];
+        if (!cc_record_live(record) || !cc_table_expired(table, record, now))
+            continue;
+        if (leavers->count == CC_LEAVERS)
+            return CC_AGAIN;
+        cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
+    }
+    return CC_FOUND;
+}

@@ -8,15 +8,22 @@
 enum {
     HAND_STEPS = 2,         /* slots whose expiry an insertion looks at, beside its victims */
     RESTARTS = 10000,       /* look-ups begun again because a comparison changed the table */
+    MOST_ENTRIES = INT32_MAX, /* what slot numbers can tell apart, with room to spare */
     COMPACT_FROM = 64,      /* slots; compaction is for tables that were far larger once */
 };
 
-void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bool sized, uint64_t seed)
+static uint32_t limit_of(uint64_t maxsize)
+{
+    return maxsize == 0 ? CC_NO_LIMIT : maxsize < MOST_ENTRIES ? (uint32_t)maxsize : MOST_ENTRIES;
+}
+
+void cc_table_init(cc_table *table, uint64_t maxsize, uint64_t max_bytes, bool sized, uint64_t seed)
 {
     memset(table, 0, sizeof *table);
     cc_index_init(&table->index);
-    cc_policy_init(&table->policy, limit, seed);
+    cc_policy_init(&table->policy, limit_of(maxsize), seed);
     table->secret = cc_mix64(seed, 0xD6E8FEB86659FD93ull);
+    table->maxsize = maxsize;
     table->max_bytes = max_bytes;
     table->sized = sized;
     table->base = INT64_MIN;
@@ -333,36 +340,44 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, int
     return CC_FOUND;
 }
 
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, int64_t now,
-                          cc_leavers *leavers)
+/* One round of it. CC_AGAIN: the leavers are full, and halfway bounds hold, for whoever looks in
+   between, and lest what a callback puts back undo what was done. */
+static cc_result resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, int64_t now,
+                        cc_leavers *leavers)
 {
-    uint32_t old_limit = table->policy.limit;
-    uint64_t old_max_bytes = table->max_bytes;
+    uint32_t old_limit = table->policy.limit, limit = maxsize ? limit_of(maxsize) : old_limit;
+    uint64_t old_max_bytes = table->max_bytes, budget = max_bytes ? max_bytes : old_max_bytes;
     table->policy.limit = limit;
-    table->max_bytes = max_bytes;
+    table->max_bytes = budget;
     cc_result result = make_room(table, 0, 0, now, CC_NO_SLOT, leavers);
     if (result == CC_AGAIN) {
-        /* Halfway: bounds that hold for whoever looks in between, and that keep what a callback
-           puts back from undoing what was done. */
         uint32_t entries = table->policy.live > limit ? table->policy.live : limit;
-        uint64_t bytes = table->bytes > max_bytes ? table->bytes : max_bytes;
+        uint64_t bytes = table->bytes > budget ? table->bytes : budget;
         table->policy.limit = entries < old_limit ? entries : old_limit;
         table->max_bytes = bytes < old_max_bytes ? bytes : old_max_bytes;
+    } else if (maxsize) {
+        table->maxsize = maxsize;
     }
     return result;
 }
 
-cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers)
+bool cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, PyObject *on_evict)
 {
-    for (; *from < table->policy.used; ++*from) {
-        cc_record *record = &table->policy.records[*from];
-        if (!cc_record_live(record) || !cc_table_expired(table, record, now))
-            continue;
-        if (leavers->count == CC_LEAVERS)
-            return CC_AGAIN;
-        cc_table_take(table, record, CC_EXPIRED, &leavers->at[leavers->count++]);
-    }
-    return CC_FOUND;
+    int64_t now;
+    cc_leavers leavers;
+    cc_result result;
+    uint64_t rounds = 0, most = table->policy.live + RESTARTS;
+    leavers.count = 0;
+    if (!cc_table_now_if_expiring(table, &now))
+        return false;
+    do {
+        result = resize(table, maxsize, max_bytes, now, &leavers);
+        cc_leavers_release(&leavers, on_evict);
+    } while (result == CC_AGAIN && rounds++ < most);
+    if (result != CC_AGAIN)
+        return true;
+    PyErr_SetString(PyExc_RuntimeError, "the cache is filled again while it is resized");
+    return false;
 }
 
 /* Looks at the next few slots for what has expired. */

@@ -36,6 +36,7 @@ typedef struct {
     uint64_t left[4]; /* entries that left, by cc_reason */
     uint64_t insert_ticks; /* ticks of the policy that were not hits */
 
+    uint64_t maxsize;    /* entries, as asked for; 0: no bound. The policy's limit follows it */
     uint64_t max_bytes;  /* CC_NO_BOUND: none */
     uint64_t bytes;
     uint64_t *sizes;     /* of each slot, when bytes are counted */
@@ -69,8 +70,9 @@ typedef enum {
     CC_AGAIN = 2, /* the leavers are full: release them and call again */
 } cc_result;
 
-/* Everything of a table but its memory; limit and max_bytes as in the struct. */
-void cc_table_init(cc_table *table, uint32_t limit, uint64_t max_bytes, bool sized, uint64_t seed);
+/* Everything of a table but its memory; maxsize and max_bytes as in the struct. */
+void cc_table_init(cc_table *table, uint64_t maxsize, uint64_t max_bytes, bool sized,
+                   uint64_t seed);
 
 /* Empties the table and then releases what was in it; entries that were live count as deleted. */
 void cc_table_clear(cc_table *table);
@@ -127,9 +129,9 @@ void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict);
 /* Takes an entry out, live or expired: its references go to the leaver. */
 void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leaver *leaver);
 
-/* Evicts until new bounds fit, and sets them then: CC_FOUND, or CC_AGAIN. */
-cc_result cc_table_resize(cc_table *table, uint32_t limit, uint64_t max_bytes, int64_t now,
-                          cc_leavers *leavers);
+/* Sets new bounds (0: as it is) when what does not fit has been evicted and released. false:
+   callbacks fill the table again and again; an exception is set. */
+bool cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, PyObject *on_evict);
 
 /* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. When `moves` has
    changed meanwhile, it must begin again. */
