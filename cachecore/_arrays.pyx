@@ -97,7 +97,8 @@ cdef object snapshot(object value):
     cdef cnp.ndarray array = <cnp.ndarray>value
     if CC_ARRAY_HOLDS_OBJECTS(array) or frozen(array):
         return value
-    cdef bint fortran = cnp.PyArray_IS_F_CONTIGUOUS(array) and not cnp.PyArray_IS_C_CONTIGUOUS(array)
+    cdef bint fortran = (cnp.PyArray_IS_F_CONTIGUOUS(array)
+                         and not cnp.PyArray_IS_C_CONTIGUOUS(array))
     cdef Py_ssize_t size = cnp.PyArray_NBYTES(array)
     cdef FrozenBytes memory = FrozenBytes(size)
     cdef cnp.dtype descr = array.descr

@@ -71,8 +71,8 @@ cdef double lifetime_of(Cache cache, object ttl) except -1:
 
 
 cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=False):
-    """Sets a key and returns the value that is kept, of an array the snapshot. With `keep` this is a
-    look-up first, and what it finds stays and is returned."""
+    """Sets a key and returns the value that is kept, of an array the snapshot. With `keep` this is
+    a look-up first, and what it finds stays and is returned."""
     cdef cc_item item
     if not cache.ready:
         raise RuntimeError("Cache.__init__ was not called")
@@ -505,8 +505,6 @@ cdef class Cache:
 
         The new object's __init__ is not called; a subclass's attributes are copied as they are.
         """
-        cdef int64_t now
-        cdef cc_record *record
         cdef Cache other = type(self).__new__(type(self))
         other.lifetime = self.lifetime
         other.jitter = self.jitter
@@ -557,7 +555,7 @@ cdef list entries(Cache cache):
 
 
 cdef int count_bytes(Cache cache) except -1:
-    """Begins to count bytes in a cache that did not. Sizing runs any code: until none changed it."""
+    """Begins to count bytes in a cache. Sizing runs any code: until none changes it."""
     cdef uint64_t version
     cdef uint64_t *sizes
     cdef uint32_t slot
@@ -574,7 +572,7 @@ cdef int count_bytes(Cache cache) except -1:
                 sizes[slot - 1] = size_of(cache, key, value)
                 if cache.table.version + cache.table.writes != version:
                     break
-            if cache.table.version + cache.table.writes == version:  # sized: by a resize that sizing called
+            if cache.table.version + cache.table.writes == version:
                 if cache.table.sized or cc_table_count_bytes(&cache.table, sizes):
                     return 0
                 raise MemoryError("no memory for the sizes of entries")

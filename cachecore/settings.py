@@ -1,4 +1,4 @@
-"""How settings are read: sizes such as "4GB", bounds, lifetimes. Bad ones are named in the error."""
+"""How settings are read: sizes such as "4GB", bounds, lifetimes. Errors name the argument."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class CacheKeys(KeysView[Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._mapping)
+        return iter(self._mapping)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)!r})"
