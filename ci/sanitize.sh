@@ -26,4 +26,7 @@ preload="$(realpath "$(gcc -print-file-name=libasan.so)") $(realpath "$(gcc -pri
 say "tests"
 cd tests # the installed package is imported, not the source tree
 # -s: a sanitizer reports to stderr as it ends the process, which pytest would swallow.
-LD_PRELOAD=$preload "$work/venv/bin/python" -P -m pytest -s --benchmark-disable "$@"
+# Its allocator returns little to the system (a dict of 10^6 ints, deleted, leaves 56 MB resident),
+# so the test that measures what is returned says nothing here.
+LD_PRELOAD=$preload "$work/venv/bin/python" -P -m pytest -s --benchmark-disable \
+    --deselect isolated/test_memory.py::test_memory_comes_back_when_a_large_cache_goes "$@"

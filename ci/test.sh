@@ -21,6 +21,7 @@ install "$work/venv" build
 }
 tar -xzf "$work"/dist/*.tar.gz -C "$work"
 mv "$work"/cachecore_ml-*/ "$work/sdist"
+if [ -d ../shared/traces ]; then ln -s "$(realpath ../shared)" "$work/shared"; fi # the real traces
 
 say "install the wheel"
 install "$work/venv" "$(echo "$work"/dist/*.whl)[dev]"

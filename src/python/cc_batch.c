@@ -8,8 +8,7 @@
 enum {
     BLOCK = 16,         /* keys in flight: measured, 8 and 32 are slower */
     HEADERS_AHEAD = 8,  /* arrays whose header is fetched before its data pointer is needed */
-    ROWS_AHEAD = 6,     /* rows that are fetched before they are copied ... */
-    LINES_AHEAD = 64,   /* ... up to 4 KB of each: the processor's own prefetcher starts too late */
+    ROWS_AHEAD = 4,     /* rows between the one that is copied and the one that is fetched in step */
 };
 
 /* Borrowed; NULL: code run by a comparison made the sequence shorter. */
@@ -216,22 +215,32 @@ CC_INLINE const char *data_of(PyObject *value)
                                      : PyArray_BYTES((PyArrayObject *)value);
 }
 
+/* Copies a row line by line and fetches a later one in step: bursts of fetches would wait for each other. */
+CC_INLINE void copy_row(char *restrict to, const char *restrict from, const char *next, size_t size)
+{
+    size_t at = 0;
+    for (; at + CC_LINE <= size; at += CC_LINE) {
+        CC_PREFETCH(next + at);
+        memcpy(to + at, from + at, CC_LINE);
+    }
+    memcpy(to + at, from + at, size - at);
+}
+
 static void copy_rows(const cc_rows *rows, PyObject **values, char *found)
 {
     size_t size = (size_t)rows->row_size;
-    size_t ahead = size < LINES_AHEAD * CC_LINE ? size : LINES_AHEAD * CC_LINE;
     char *row = rows->start;
     for (Py_ssize_t i = 0; i < rows->count; i++, row += size) {
-        if (i + ROWS_AHEAD < rows->count && values[i + ROWS_AHEAD] != NULL) {
-            const char *next = data_of(values[i + ROWS_AHEAD]);
-            for (size_t at = 0; at < ahead; at += CC_LINE)
-                CC_PREFETCH(next + at);
-        }
         found[i] = values[i] != NULL;
-        if (values[i] != NULL)
-            memcpy(row, data_of(values[i]), size);
-        else
+        if (values[i] == NULL) {
             memset(row, 0, size);
+            continue;
+        }
+        const char *from = data_of(values[i]);
+        const char *next = from;
+        if (i + ROWS_AHEAD < rows->count && values[i + ROWS_AHEAD] != NULL)
+            next = data_of(values[i + ROWS_AHEAD]);
+        copy_row(row, from, next, size);
     }
 }
 
