@@ -18,6 +18,7 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy
 
 from mmap import mmap
+from sys import modules
 
 cnp.import_array()
 
@@ -92,6 +93,17 @@ cdef bint frozen(cnp.ndarray array):
     return type(base) is mmap and read_only(base)
 
 
+cdef object in_kind(cnp.ndarray copy, object value):
+    """A frozen copy of a subclass's array as one of that subclass, which sees it only frozen. Of
+    what else such an array has, the mask of a masked array is copied; the rest is shared."""
+    like = copy.view(type(value))
+    like.__array_finalize__(value)
+    masked = modules.get("numpy.ma")
+    if masked is not None and isinstance(value, masked.MaskedArray):
+        like._mask = value._mask if value._mask is masked.nomask else snapshot(value._mask)
+    return like
+
+
 cdef object snapshot(object value):
     """The array `value` as one that cannot change: a copy, or itself where that is safe."""
     cdef cnp.ndarray array = <cnp.ndarray>value
@@ -102,17 +114,14 @@ cdef object snapshot(object value):
     cdef Py_ssize_t size = cnp.PyArray_NBYTES(array)
     cdef FrozenBytes memory = FrozenBytes(size)
     cdef cnp.dtype descr = array.descr
-    cdef object kind = type(value)
-    cdef bint plain = kind is cnp.ndarray
     Py_INCREF(descr)  # PyArray_NewFromDescr steals it
     cdef cnp.ndarray copy = PyArray_NewFromDescr(
-        <PyTypeObject *>kind, descr, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), NULL,
-        memory.start, cnp.NPY_ARRAY_FARRAY if fortran else cnp.NPY_ARRAY_CARRAY,
-        NULL if plain else <PyObject *>value)
+        <PyTypeObject *>cnp.ndarray, descr, cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), NULL,
+        memory.start, cnp.NPY_ARRAY_FARRAY if fortran else cnp.NPY_ARRAY_CARRAY, NULL)
     if fortran or cnp.PyArray_IS_C_CONTIGUOUS(array):
         memcpy(memory.start, cnp.PyArray_DATA(array), <size_t>size)
     else:
         cnp.PyArray_CopyInto(copy, array)
     cnp.PyArray_CLEARFLAGS(copy, cnp.NPY_ARRAY_WRITEABLE)
     cnp.set_array_base(copy, memory)
-    return copy
+    return copy if type(value) is cnp.ndarray else in_kind(copy, value)

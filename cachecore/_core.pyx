@@ -7,6 +7,7 @@ checks, what is slow by nature, and nothing a hit passes through but one call.
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.math cimport INFINITY, isinf
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -284,14 +285,15 @@ cdef class Cache:
         """Removes the last (key, value) in table order and returns it; KeyError when empty."""
         cdef int64_t now
         cdef cc_leavers leavers
+        cdef tuple item = PyTuple_New(2)  # allocated before anything is taken out
         cc_table_now_if_expiring(&self.table, &now)
         cdef cc_record *record = cc_table_last(&self.table, now)
         if record == NULL:
             raise KeyError("popitem(): cache is empty")
         leavers.count = 1
         cc_table_take(&self.table, record, CC_DELETED, &leavers.at[0])
-        item = (<object>leavers.at[0].key, <object>leavers.at[0].value)
-        cc_leavers_release(&leavers, NULL)
+        PyTuple_SET_ITEM(item, 0, <object>leavers.at[0].key)  # steals the references
+        PyTuple_SET_ITEM(item, 1, <object>leavers.at[0].value)
         return item
 
     def delete(self, key):
@@ -484,8 +486,8 @@ cdef class Cache:
         cc_table_now_if_expiring(&self.table, &now)
         ranking = []
         while (record := cc_table_next(&self.table, now, &slot)) != NULL:
-            key = <object>cc_record_key(record)
             frequency = cc_table_frequency(&self.table, record)
+            key = <object>cc_record_key(record)  # drops another key, which may run any code
             if len(ranking) < n:
                 heappush(ranking, (frequency, -<int64_t>slot, key))
             elif frequency > ranking[0][0]:

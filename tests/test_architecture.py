@@ -36,6 +36,7 @@ C_ORDER = {
         "keys",
         "table",
         "lifetime",
+        "fault",
         "hit",
         "batch",
         "slots",

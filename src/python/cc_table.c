@@ -43,8 +43,7 @@ static size_t deadlines_size(const cc_table *table)
 size_t cc_table_memory(const cc_table *table)
 {
     size_t chunks = table->index.room ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
-    return chunks + cc_policy_size(&table->policy) + sizes_size(table)
-           + deadlines_size(table);
+    return chunks + cc_policy_size(&table->policy) + sizes_size(table) + deadlines_size(table);
 }
 
 void cc_table_clear(cc_table *table)
@@ -376,6 +375,7 @@ bool cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, PyOb
     } while (result == CC_AGAIN && rounds++ < most);
     if (result != CC_AGAIN)
         return true;
+    table->policy.limit = limit_of(table->maxsize); /* at least what it was halfway */
     PyErr_SetString(PyExc_RuntimeError, "the cache is filled again while it is resized");
     return false;
 }
@@ -392,6 +392,16 @@ static void move_hand(cc_table *table, int64_t now, cc_leavers *leavers)
     }
 }
 
+CC_INLINE bool is_far(const cc_item *item)
+{
+    return item->ttl >= CC_FAR_SECONDS && isfinite(item->ttl);
+}
+
+static bool fit_deadlines(cc_table *table)
+{
+    return cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room);
+}
+
 /* Memory for one more entry, so that nothing can fail later; false: none, nothing changed. */
 static bool reserve(cc_table *table, bool far)
 {
@@ -399,7 +409,7 @@ static bool reserve(cc_table *table, bool far)
         return false;
     if (table->sized && !cc_table_fit_side(table, (void **)&table->sizes, &table->sizes_room))
         return false;
-    if (far && !cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+    if (far && !fit_deadlines(table))
         return false;
     return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
 }
@@ -409,17 +419,16 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
 {
     uint32_t slot = cc_table_slot(table, record);
     uint64_t size = item->size;
-    if (leavers->count == CC_LEAVERS)
-        return CC_AGAIN;
+    if (is_far(item) && !fit_deadlines(table)) {
+        PyErr_NoMemory();
+        return CC_FAILED;
+    }
     if (table->sized && size > table->sizes[slot]
         && make_room(table, 0, size - table->sizes[slot], now, slot, leavers) == CC_AGAIN)
         return CC_AGAIN;
     if (leavers->count == CC_LEAVERS)
         return CC_AGAIN;
-    if (!cc_table_set_ttl(table, record, now, item->ttl)) {
-        PyErr_NoMemory();
-        return CC_FAILED;
-    }
+    cc_table_set_ttl(table, record, now, item->ttl); /* there is memory for it */
     if (table->sized) {
         table->bytes += size - table->sizes[slot];
         table->sizes[slot] = size;
@@ -486,7 +495,7 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     if (result == CC_FOUND)
         return overwrite(table, record, item, now, leavers);
 
-    if (CC_UNLIKELY(!reserve(table, !lasting && item->ttl >= CC_FAR_SECONDS))) {
+    if (CC_UNLIKELY(!reserve(table, is_far(item)))) {
         PyErr_NoMemory();
         return CC_FAILED;
     }
@@ -563,32 +572,4 @@ cc_result cc_table_remove(cc_table *table, PyObject *key, cc_leavers *leavers)
     bool expired = cc_table_expired(table, record, now);
     cc_table_take(table, record, expired ? CC_EXPIRED : CC_DELETED, &leavers->at[leavers->count++]);
     return expired ? CC_ABSENT : CC_FOUND;
-}
-
-const char *cc_table_fault(const cc_table *table)
-{
-    const cc_policy *policy = &table->policy;
-    uint64_t bytes = 0, expiring = 0;
-    if (!cc_policy_valid(policy))
-        return "the policy's queues and states disagree";
-    if (table->index.entries != policy->live)
-        return "index and policy count differently";
-    for (uint32_t slot = 0; slot < policy->used; slot++) {
-        const cc_record *record = &policy->records[slot];
-        if (!cc_record_live(record))
-            continue;
-        if (!cc_index_has(&table->index, record->meta.hash, slot))
-            return "an entry is not in the index";
-        if (cc_record_key(record) == NULL || cc_record_value(record) == NULL)
-            return "an entry has no key or no value";
-        bytes += table->sized ? table->sizes[slot] : 0;
-        expiring += record->meta.expiry != 0;
-    }
-    if (bytes != table->bytes || bytes > table->max_bytes)
-        return "bytes are miscounted";
-    if (expiring != table->expiring)
-        return "expiring entries are miscounted";
-    if (policy->live > policy->limit)
-        return "more entries than the bound";
-    return NULL;
 }

@@ -19,7 +19,7 @@
 #include "cc_index.h"
 #include "cc_policy.h"
 
-#define CC_NO_BOUND UINT64_MAX
+#define CC_NO_BOUND (UINT64_C(1) << 63) /* bytes, and room for one entry more in the counter */
 enum { CC_ENTRY_OVERHEAD = 64 };     /* bytes an entry counts for beyond its key and value */
 #define CC_FAR_SECONDS 2147483.0 /* 24.8 days; later deadlines lie in a side array */
 #define CC_NO_TIME INT64_MIN      /* for a `now` when nothing can expire */

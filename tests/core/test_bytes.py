@@ -81,6 +81,16 @@ def test_getsizeof_counts_without_a_byte_bound(make: MakeCache) -> None:
     assert cache.stats().bytes == sum(cost(key, len(value)) for key, value in cache.items())
 
 
+def test_enormous_sizes_do_not_wrap_the_sum(make: MakeCache) -> None:
+    cache = make(10, getsizeof=lambda _: 2**62 - 1)
+    for key in range(10):
+        cache[key] = key
+        check(cache)
+    assert 2**62 <= cache.stats().bytes <= 2**63
+    assert cache[9] == 9
+    assert cache.max_bytes is None
+
+
 def test_bytes_are_not_counted_where_nobody_asked(make: MakeCache) -> None:
     cache = make(4)
     cache["k"] = b"x" * 1000
@@ -162,6 +172,32 @@ def test_the_bounds_hold_while_they_shrink(make: MakeCache, bounds: dict[str, in
     cache.update(dict.fromkeys(range(200), b"x" * 50))
     cache.resize(**bounds)
     assert errors == []
+
+
+def test_a_resize_that_never_ends_leaves_a_bound_that_holds(make: MakeCache) -> None:
+    """A callback that grows the cache and fills it again, each time entries leave."""
+
+    def grow(key: int, value: int, reason: str) -> None:
+        nonlocal busy, fresh
+        if busy:
+            return
+        busy = True
+        cache.resize(200)
+        while len(cache) < 200:
+            cache[fresh := fresh + 1] = 0
+        busy = False
+
+    busy, fresh = False, 1000
+    cache = make(100, on_evict=grow)
+    cache.update(dict.fromkeys(range(100), 0))
+    with pytest.raises(RuntimeError, match="filled again"):
+        cache.resize(10)
+    assert cache.maxsize == 200
+    check(cache)
+    for key in range(300):
+        cache[key] = 0
+    assert len(cache) == 200
+    check(cache)
 
 
 def test_the_bound_is_used_up_to_the_last_byte(make: MakeCache) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -127,5 +127,30 @@ def test_masked_arrays_keep_their_mask(make: MakeCache) -> None:
     assert cached.sum() == source.sum()
     source[0] = 99
     source.mask[:] = True
+    source._mask[:] = True
+    assert not cached._mask.flags.writeable
     assert (np.ma.getmaskarray(cached) == np.ma.getmaskarray(masked())).all()
     assert cached.sum() == masked().sum()
+
+
+class Grasping(np.ndarray[Any, Any]):
+    """A subclass that tries to keep a writable view of every array that is made of it."""
+
+    views: ClassVar[list[Array]] = []
+
+    def __array_finalize__(self, source: object) -> None:
+        self.views.append(self.view(np.ndarray))
+
+
+def test_a_subclass_never_sees_its_snapshot_writable(make: MakeCache) -> None:
+    cache = make(8)
+    array = np.arange(6.0).view(Grasping)
+    Grasping.views.clear()
+    cache["k"] = array
+    cached = cache["k"]
+    assert type(cached) is Grasping
+    assert any(np.shares_memory(view, cached) for view in Grasping.views)
+    for view in Grasping.views:
+        if np.shares_memory(view, cached):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                view.flags.writeable = True
