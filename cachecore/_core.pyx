@@ -334,7 +334,7 @@ cdef class Cache:
             keys: n keys.
             out: writable C-contiguous array of shape (n, ...). A value's dtype must be that of
                 `out`, and its number of items that of a row; a `bytes` value must be as long as
-                a row.
+                a row. `out` must not share memory with arrays that the cache has adopted.
 
         Returns:
             found: bool array of n.

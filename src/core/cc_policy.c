@@ -275,6 +275,7 @@ static uint64_t epoch_end(const cc_policy *policy, uint32_t capacity)
 static CC_COLD void shorten_epoch(cc_policy *policy)
 {
     uint64_t end = epoch_end(policy, policy->live);
+    policy->paced = policy->live;
     if (end < policy->next_epoch)
         policy->next_epoch = end;
 }
@@ -282,6 +283,7 @@ static CC_COLD void shorten_epoch(cc_policy *policy)
 static void begin_epoch(cc_policy *policy)
 {
     policy->epoch++;
+    policy->paced = policy->capacity;
     policy->next_epoch = epoch_end(policy, policy->capacity);
     cc_sketch_halve(&policy->sketch);
 }
@@ -464,7 +466,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
 {
     if (policy->live == 0)
         return CC_NO_SLOT;
-    if (CC_UNLIKELY(policy->live < policy->capacity / 2)) /* it fits far less than was thought */
+    if (CC_UNLIKELY(policy->live < policy->paced / 2)) /* it fits far less than was thought */
         shorten_epoch(policy);
     policy->capacity = policy->live;
     if (CC_UNLIKELY(policy->capacity / 2 >= policy->fitted))

@@ -67,7 +67,8 @@ typedef struct {
     uint32_t limit; /* most entries; CC_NO_LIMIT: no bound of their number */
     uint32_t room;  /* slots allocated */
     uint32_t free;  /* first free slot, linked through `a` */
-    uint64_t next_epoch; /* the tick that ends this epoch */
+    uint64_t next_epoch; /* the tick that ends this epoch ... */
+    uint32_t paced;      /* ... and the capacity that says so */
 
     uint32_t *ring;      /* slots of the window, oldest at `tail`; indices modulo ring_room */
     uint32_t ring_room;  /* a power of two, or 0 */

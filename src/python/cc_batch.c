@@ -120,16 +120,21 @@ CC_INLINE bool is_array(const cc_rows *rows, PyObject *value)
     return Py_TYPE(value) == rows->array_type || PyType_IsSubtype(Py_TYPE(value), rows->array_type);
 }
 
+CC_INLINE npy_intp items_of(PyArrayObject *array)
+{
+    npy_intp items = 1;
+    for (int i = 0; i < PyArray_NDIM(array); i++)
+        items *= PyArray_DIM(array, i);
+    return items;
+}
+
 CC_INLINE bool fits(const cc_rows *rows, PyObject *value)
 {
     PyArrayObject *array = (PyArrayObject *)value;
     if (Py_TYPE(value) != rows->array_type || (PyObject *)PyArray_DESCR(array) != rows->descr
         || !(PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS))
         return false;
-    npy_intp items = 1;
-    for (int i = 0; i < PyArray_NDIM(array); i++)
-        items *= PyArray_DIM(array, i);
-    return items == rows->items;
+    return items_of(array) == rows->items;
 }
 
 /* A C-contiguous copy, made by NumPy's own method whatever a subclass overrides. */
@@ -139,10 +144,7 @@ static PyObject *in_order(const cc_rows *rows, PyObject *value)
     if (copy == NULL)
         return NULL;
     PyArrayObject *array = (PyArrayObject *)copy;
-    npy_intp items = 1;
-    for (int i = 0; is_array(rows, copy) && i < PyArray_NDIM(array); i++)
-        items *= PyArray_DIM(array, i);
-    if (is_array(rows, copy) && items == rows->items
+    if (is_array(rows, copy) && items_of(array) == rows->items
         && (PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS))
         return copy;
     Py_DECREF(copy);
@@ -150,14 +152,21 @@ static PyObject *in_order(const cc_rows *rows, PyObject *value)
     return NULL;
 }
 
-/* True while `out` is the memory that it was when gather began. */
-static bool still_there(const cc_rows *rows)
+/* True while the values are rows, and `out` the memory, that they were when they were looked at: what
+   ran since to copy other values may have changed them. */
+static bool still_there(const cc_rows *rows, PyObject **values)
 {
+    for (Py_ssize_t i = 0; i < rows->count; i++) {
+        if (values[i] == NULL || PyBytes_CheckExact(values[i]))
+            continue;
+        PyArrayObject *array = (PyArrayObject *)values[i];
+        if (items_of(array) == rows->items && (PyArray_FLAGS(array) & NPY_ARRAY_C_CONTIGUOUS))
+            continue;
+        PyErr_SetString(PyExc_RuntimeError, "a value changed while keys were looked up");
+        return false;
+    }
     PyArrayObject *out = (PyArrayObject *)rows->out;
-    npy_intp items = 1;
-    for (int i = 0; i < PyArray_NDIM(out); i++)
-        items *= PyArray_DIM(out, i);
-    if (PyArray_BYTES(out) == rows->start && items == rows->items * rows->count
+    if (PyArray_BYTES(out) == rows->start && items_of(out) == rows->items * rows->count
         && (PyObject *)PyArray_DESCR(out) == rows->descr && PyArray_ISWRITEABLE(out))
         return true;
     PyErr_SetString(PyExc_RuntimeError, "out changed while keys were looked up");
@@ -172,9 +181,7 @@ static CC_NOINLINE PyObject *fitting(const cc_rows *rows, PyObject *value, PyObj
     if (is_array(rows, value)) {
         PyArrayObject *array = (PyArrayObject *)value;
         int same = PyObject_RichCompareBool((PyObject *)PyArray_DESCR(array), rows->descr, Py_EQ);
-        npy_intp items = 1;
-        for (int i = 0; i < PyArray_NDIM(array); i++)
-            items *= PyArray_DIM(array, i);
+        npy_intp items = items_of(array);
         if (same < 0)
             return NULL;
         if (same && items == rows->items)
@@ -252,7 +259,7 @@ bool cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows, char 
         return false;
     }
     bool done = cc_table_look_up_many(table, keys, values, rows->count)
-                && check_values(rows, keys, values) && still_there(rows);
+                && check_values(rows, keys, values) && still_there(rows, values);
     if (done)
         copy_rows(rows, values, found);
     for (Py_ssize_t i = 0; i < rows->count; i++)

@@ -49,7 +49,7 @@ static CC_COLD void move_base(cc_table *table, int64_t ms)
         cc_record *record = &table->policy.records[slot];
         if (cc_record_live(record) && record->meta.expiry != 0)
             record->meta.expiry =
-                record->meta.expiry > shift ? (uint32_t)(record->meta.expiry - shift) : 1;
+                record->meta.expiry > shift + 1 ? (uint32_t)(record->meta.expiry - shift) : CC_PASSED;
     }
     table->base += shift;
 }

@@ -318,7 +318,7 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, int
                            uint32_t spare, cc_leavers *leavers)
 {
     cc_policy *policy = &table->policy;
-    uint32_t policy_now = now > table->base ? (uint32_t)(now - table->base) : 0;
+    uint32_t policy_now = now > table->base ? (uint32_t)(now - table->base) : CC_PASSED;
     while (policy->live > policy->limit - entries || table->bytes + size > table->max_bytes) {
         cc_reason reason;
         if (leavers->count == CC_LEAVERS)

@@ -22,6 +22,7 @@
 #define CC_NO_BOUND (UINT64_C(1) << 63) /* bytes, and room for one entry more in the counter */
 enum { CC_ENTRY_OVERHEAD = 64 };     /* bytes an entry counts for beyond its key and value */
 #define CC_FAR_SECONDS 2147483.0 /* 24.8 days; later deadlines lie in a side array */
+#define CC_PASSED 1u             /* an expiry: before the base, and before any `now` */
 #define CC_NO_TIME INT64_MIN      /* for a `now` when nothing can expire */
 
 typedef struct {
@@ -176,7 +177,8 @@ bool cc_table_expired_indeed(cc_table *table, cc_record *record, int64_t now);
 
 CC_INLINE bool cc_table_expired(cc_table *table, cc_record *record, int64_t now)
 {
-    return record->meta.expiry != 0 && table->base + record->meta.expiry <= now
+    uint32_t expiry = record->meta.expiry;
+    return expiry != 0 && (expiry == CC_PASSED || table->base + expiry <= now)
            && cc_table_expired_indeed(table, record, now);
 }
 

@@ -25,6 +25,8 @@ def cost(key: object, size_of_value: int) -> int:
     [
         (np.zeros(1000, np.float32), 4000),
         (np.zeros((10, 10), np.float64)[::2, ::5], 80),
+        (np.arange("2020-01", "2020-05", dtype="M8[M]"), 32),  # no buffer has such items
+        (np.zeros(2, [("when", "m8[s]"), ("score", "f4")]), 24),
         (np.float64(1), 8),
         (b"x" * 100, 100),
         (bytearray(100), 100),
@@ -46,6 +48,12 @@ def test_an_entry_counts_key_value_and_overhead(make: MakeCache, value: Any, siz
         assert cache.stats().bytes == cost(key, size)
         del cache[key]
         assert cache.stats().bytes == 0
+
+
+@pytest.mark.parametrize("size", [2**53 + 1, 2**62 - 1, 2**63 - 1])
+def test_a_bound_given_as_text_is_exact(make: MakeCache, size: int) -> None:
+    assert make(max_bytes=f"{size}").max_bytes == size
+    assert make(max_bytes=f"{size // 1024}KB").max_bytes == size // 1024 * 1024
 
 
 def test_bytes_follow_overwrites(make: MakeCache) -> None:
@@ -176,6 +184,7 @@ def test_the_bounds_hold_while_they_shrink(make: MakeCache, bounds: dict[str, in
 
 def test_a_resize_that_never_ends_leaves_a_bound_that_holds(make: MakeCache) -> None:
     """A callback that grows the cache and fills it again, each time entries leave."""
+    busy, fresh = False, 1000
 
     def grow(key: int, value: int, reason: str) -> None:
         nonlocal busy, fresh
@@ -187,7 +196,6 @@ def test_a_resize_that_never_ends_leaves_a_bound_that_holds(make: MakeCache) -> 
             cache[fresh := fresh + 1] = 0
         busy = False
 
-    busy, fresh = False, 1000
     cache = make(100, on_evict=grow)
     cache.update(dict.fromkeys(range(100), 0))
     with pytest.raises(RuntimeError, match="filled again"):
@@ -305,3 +313,12 @@ def test_the_memory_of_the_cache_itself_is_told(make: MakeCache) -> None:
     assert 32 * 100_000 < full - empty < 64 * 100_000
     cache.clear()
     assert sys.getsizeof(cache) < full / 2
+
+
+def test_the_memory_of_a_cache_is_told_once_and_all_of_it(make: MakeCache) -> None:
+    cache = make(100_000)
+    assert cache.__sizeof__() == Cache.__basicsize__
+    cache.update(dict.fromkeys(range(100_000)))
+    full = sys.getsizeof(cache)
+    cache.delete_many(range(100_000))
+    assert sys.getsizeof(cache) == full  # nothing is given back before clear()

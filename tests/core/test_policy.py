@@ -111,6 +111,32 @@ def test_what_costs_more_is_kept_longer(make: MakeCache) -> None:
     assert kept["dear"] > 2 * kept["cheap"]
 
 
+def test_an_overwrite_takes_the_new_cost(make: MakeCache) -> None:
+    cache = make(8)
+    cache["k"] = 1
+    cache.set("k", 2, cost=1000)
+    assert cache.hottest(1) == [("k", 1000)]
+    cache.set("k", 3, cost=10)  # what it has is worth more
+    cache["k"] = 4
+    assert cache.hottest(1) == [("k", 1000)]
+
+
+@pytest.mark.parametrize("way", ["deletions", "clear", "resize"])
+def test_counts_age_by_what_fits_now(make: MakeCache, way: str) -> None:
+    """Not by what fitted once: they halve every 30 x capacity accesses, and 5000 at least."""
+    cache = make(max_bytes="15MB")
+    cache.update(dict.fromkeys(range(100_000)))
+    if way == "deletions":
+        cache.delete_many(range(99_900))
+    elif way == "clear":
+        cache.clear()
+    cache.resize(max_bytes="15KB")
+    cache["hot"] = 1
+    cache.get_many(["hot"] * 1000)
+    cache.update(dict.fromkeys(range(200_000, 210_000)))
+    assert dict(cache.hottest(1000)).get("hot", 0) <= 500
+
+
 @pytest.mark.parametrize("cost", [1e-300, 0.5, 1, 100, 1e300, math.inf])
 def test_any_positive_cost_will_do(make: MakeCache, cost: float) -> None:
     cache = make(10)

@@ -173,6 +173,21 @@ def test_init_runs_once(make: MakeCache) -> None:
     assert cache.maxsize == 4
 
 
+def test_init_that_is_called_by_its_own_argument_runs_once() -> None:
+    class Maxsize:
+        def __index__(self) -> int:
+            cache.__init__(5)  # type: ignore[misc]
+            cache["x"] = "value"
+            return 10
+
+    cache: Cache[str, str] = Cache.__new__(Cache)
+    with pytest.raises(RuntimeError, match="already"):
+        cache.__init__(Maxsize())  # type: ignore[misc]
+    assert cache == {"x": "value"}
+    assert cache.maxsize == 5
+    check(cache)
+
+
 def test_it_is_a_mutable_mapping_and_generic() -> None:
     cache: Cache[str, int] = Cache[str, int](4)
     assert isinstance(cache, MutableMapping)

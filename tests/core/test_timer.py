@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cachecore import Cache
-from support import Clock, MakeCache, check
+from support import Clock, Key, MakeCache, check
 
 DAY = 86400.0
 
@@ -145,3 +145,76 @@ def test_a_comparison_that_lets_a_month_pass(clock: Clock, make: MakeCache) -> N
         left = cache.get_ttl(Slow())
         assert left == pytest.approx(10 * DAY) or left == pytest.approx(7 * DAY, abs=30 * DAY)
         check(cache)
+
+
+FINDS: dict[str, Callable[[Cache[Any, Any], Key], object]] = {
+    "c[k]": lambda c, k: c[k],
+    "get": lambda c, k: c.get(k),
+    "peek": lambda c, k: c.peek(k),
+    "in": lambda c, k: k in c,
+    "get_many": lambda c, k: c.get_many([k])[0],
+    "get_many of many": lambda c, k: c.get_many([k] * 40)[0],
+    "gather": lambda c, k: c.gather([k], np.empty(1))[0],
+    "setdefault": lambda c, k: c.setdefault(k, None),
+    "get_or_set": lambda c, k: c.get_or_set(k, lambda: None),
+    "pop": lambda c, k: c.pop(k),
+    "delete": lambda c, k: c.delete(k),
+    "touch": lambda c, k: c.touch(k, 1),
+    "get_ttl": lambda c, k: c.get_ttl(k),
+}
+
+
+@pytest.mark.parametrize("operation", FINDS)
+@pytest.mark.parametrize("ttl", [10 * DAY, 40 * DAY])
+def test_what_lives_is_found_while_time_starts_anew(
+    clock: Clock, make: MakeCache, operation: str, ttl: float
+) -> None:
+    """The table's time does so in a comparison, after the operation has read the clock."""
+
+    def let_time_pass(_: Key) -> None:
+        clock.now = start + 25 * DAY
+        cache.get("first")
+
+    start = clock.now
+    cache = make(8, timer=clock)
+    cache.set("first", 1, ttl=1e9)
+    clock.advance(24.8 * DAY)
+    cache.set(Key("k", on_eq=let_time_pass), np.array(1.0), ttl=ttl)
+    assert FINDS[operation](cache, Key("k"))
+    assert cache.stats().expirations == cache.stats().misses == 0
+
+
+def test_expire_spares_what_lives_while_time_starts_anew(clock: Clock, make: MakeCache) -> None:
+    def let_time_pass(*_: object) -> None:
+        clock.advance(0.2 * DAY)
+        cache.get("first")
+
+    cache = make(1000, timer=clock, on_evict=let_time_pass)
+    cache.set("first", 1, ttl=1e9)
+    clock.advance(24.6 * DAY)
+    cache.set_many({i: i for i in range(20)}, ttl=1)
+    cache.set_many({i: i for i in range(100, 200)}, ttl=20 * DAY)
+    clock.advance(2)
+    assert cache.expire() == 20
+    assert set(cache) == {"first", *range(100, 200)}
+
+
+def test_what_has_expired_stays_so_while_time_starts_anew(clock: Clock, make: MakeCache) -> None:
+    class Jumping:
+        """Equal to every other; the first comparison takes its time."""
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            if "first" in cache:
+                clock.advance(0.2 * DAY)
+                del cache["first"]
+            return True
+
+    cache = make(100, timer=clock)
+    cache.set("first", 1, ttl=1e9)
+    clock.advance(24.8 * DAY)
+    cache.set(Jumping(), "stale", ttl=5)
+    clock.advance(10)
+    assert cache.get(Jumping()) is None

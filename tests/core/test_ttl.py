@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachecore import Cache
-from support import Clock, MakeCache, check
+from support import Clock, MakeCache, Value, check
 
 EXACT = 0.01  # seconds: what a TTL promises
 DAY = 86400.0
+EDGE = 2**31 / 1000  # seconds: the most of milliseconds that half of 32 bits hold
 
 
 def seconds_left(cache: Cache[Any, Any], key: object) -> float:
@@ -206,6 +208,27 @@ def test_the_expired_leave_before_the_living(clock: Clock, make: MakeCache) -> N
     assert set(cache) == set(range(100))
 
 
+@pytest.mark.parametrize("way", ["on_evict", "release"])
+def test_expire_misses_nothing_that_moves_meanwhile(
+    clock: Clock, make: MakeCache, way: str
+) -> None:
+    """What leaves lets something new in, for which the rest is brought together in lower slots."""
+
+    def let_in(i: int) -> None:
+        if i % 100 == 99:
+            cache["new", i] = 1
+
+    on_evict = (lambda key, value, reason: let_in(key)) if way == "on_evict" else None
+    cache = make(1000, timer=clock, on_evict=on_evict)
+    for i in range(1000):
+        release = partial(let_in, i) if way == "release" else None
+        cache.set(i, Value(i, release), ttl=5)
+    clock.advance(10)
+    assert cache.expire() == 1000
+    assert cache.expire() == 0
+    assert set(cache) == {("new", i) for i in range(99, 1000, 100)}
+
+
 @pytest.mark.parametrize("way", ["resize", "resize to bytes", "overwrite", "insert"])
 def test_what_has_expired_leaves_as_expired_whoever_removes_it(
     clock: Clock, make: MakeCache, way: str
@@ -291,6 +314,36 @@ def test_a_far_deadline_does_not_outlive_its_entry(clock: Clock, make: MakeCache
         for held in cache:
             assert clock.now < expected[held]
             assert seconds_left(cache, held) == pytest.approx(expected[held] - clock.now)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_far_deadlines_move_with_their_entries(clock: Clock, make: MakeCache, seed: int) -> None:
+    """Most entries go; the next insertion brings the others together in the lowest slots."""
+    cache = make(1000, timer=clock)
+    lives = {n: 30 * DAY + n if n < 16 and n % 3 else 5.0 + n for n in range(200)}
+    for n, ttl in lives.items():
+        cache.set(n, n, ttl=ttl)
+    kept = sorted({10, *random.Random(seed).sample(range(200), 30)})
+    cache.delete_many(lives.keys() - kept)
+    cache["new"] = 1
+    assert [cache.get_ttl(n) for n in kept] == [lives[n] for n in kept]
+    clock.advance(DAY)
+    assert set(cache) == {"new", *(n for n in kept if lives[n] > DAY)}
+
+
+@pytest.mark.parametrize("age", [-0.002, -0.001, 0, 0.001, EDGE])
+@pytest.mark.parametrize("ttl", [EDGE - 0.002, EDGE - 0.001, EDGE, EDGE + 0.001, 1e7])
+def test_no_lifetime_wraps_around(clock: Clock, make: MakeCache, age: float, ttl: float) -> None:
+    """A record holds 32 bits of milliseconds, of the table's age and the lifetime together."""
+    cache = make(8, timer=clock)
+    cache.set("first", 1, ttl=1e9)
+    clock.advance(EDGE + age)
+    cache.set("k", 1, ttl=ttl)
+    assert cache.get_ttl("k") == pytest.approx(ttl, abs=EXACT)
+    clock.advance(ttl - EXACT)
+    assert is_there(cache, "k")
+    clock.advance(2 * EXACT)
+    assert not is_there(cache, "k")
 
 
 @pytest.mark.parametrize("jitter", [0.1, 0.5, 1.0])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cachecore import Cache
+from cachecore import Cache, _flight, memoize
 from support import Clock, Key, check, wait_for_waiters
 
 
@@ -101,6 +101,51 @@ def test_sigint_in_a_factory_leaves_no_flight_behind() -> None:
         cache.get_or_set("k", interrupt)
     assert "k" not in cache
     assert cache.get_or_set("k", lambda: 1) == 1
+
+
+@pytest.mark.parametrize("way", ["get_or_set", "memoize"])
+def test_a_handler_that_waits_too_while_its_thread_waits(way: str) -> None:
+    begun, go_on = ({key: threading.Event() for key in "ab"} for _ in range(2))
+    in_handler = threading.Event()
+    heard: list[object] = []
+    cache: Cache[str, str] = Cache(8)
+
+    def compute(key: str) -> str:
+        begun[key].set()
+        assert go_on[key].wait(30)
+        return key
+
+    memoized = memoize(compute)
+
+    def ask(key: str) -> str:
+        return memoized(key) if way == "memoize" else cache.get_or_set(key, lambda: compute(key))
+
+    def handle(*_: object) -> None:
+        sys.setswitchinterval(60)  # nobody else runs until this thread waits
+        in_handler.set()
+        heard.append(ask("b"))
+        sys.setswitchinterval(0.005)
+        heard.append(_flight._waiters())  # this thread still waits for "a"
+        go_on["a"].set()
+
+    def conduct() -> None:
+        wait_for_waiters(1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert in_handler.wait(30)
+        go_on["b"].set()
+
+    signal.signal(signal.SIGUSR1, handle)
+    computing = [threading.Thread(target=ask, args=(key,)) for key in "ab"]
+    for thread, key in zip(computing, "ab", strict=True):
+        thread.start()
+        assert begun[key].wait(30)
+    conductor = threading.Thread(target=conduct)
+    conductor.start()
+    assert ask("a") == "a"
+    for thread in (*computing, conductor):
+        thread.join()
+    assert heard == ["b", 1]
+    assert _flight._waiters() == 0
 
 
 def test_sigints_at_random_moments() -> None:

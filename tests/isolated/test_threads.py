@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cachecore import Cache
+from cachecore import Cache, _flight
 from support import LONG, Key, Value, check, check_shared, wait_for_waiters, yield_to_others
 
 THREADS = 8
@@ -185,6 +185,40 @@ def test_a_factory_is_called_once_for_a_key_however_many_ask() -> None:
     assert len(results) == THREADS - 1
     assert set(map(id, results.values())) == {id(cache["k"])}
     check(cache)
+
+
+@pytest.mark.parametrize("threshold", range(1, 21))
+def test_a_thread_that_is_overtaken_in_its_first_get_or_set(threshold: int) -> None:
+    """By one that a collection, which may come at any allocation, lets run."""
+    cache: Cache[str, int] = Cache(8)
+    calls: list[int] = []
+    turn = threading.Event()
+
+    def compute() -> int:
+        calls.append(1)
+        while turn.is_set() and len(calls) == 1 and other.is_alive() and not _flight._waiters():
+            yield_to_others()
+        return len(calls)
+
+    def ask() -> None:
+        assert turn.wait(30)
+        cache.get_or_set("k", compute)
+
+    def overtake(*_: object) -> None:
+        turn.set()
+        while other.is_alive() and not calls and not _flight._waiters():
+            yield_to_others()
+
+    other = threading.Thread(target=ask)
+    other.start()
+    gc.collect()
+    gc.callbacks.append(overtake)
+    gc.set_threshold(gc.get_count()[0] + threshold)
+    assert cache.get_or_set("k", compute) == 1
+    gc.callbacks.clear()
+    turn.set()
+    other.join()
+    assert len(calls) == 1
 
 
 def test_factories_of_different_keys_run_at_the_same_time() -> None:
