@@ -49,6 +49,7 @@ NOT_ABOUT_CACHES = {
     "test_itemiterator_pickling": "iterators of a cache are not pickled",
     "test_valuesiterator_pickling": "iterators of a cache are not pickled",
     "test_merge_operator": "| and |= are not in the interface of a cache",
+    "test_store_evilattr": "an instance keeps its attributes in a dict",
     "test_str_nonstr": "uses |=; see test_surface.py for keys of several types that are equal",
     "test_track_dynamic": "when the collector may skip a dict",
     "test_track_literals": "when the collector may skip a dict",

@@ -59,7 +59,6 @@ SHAPES: dict[str, Callable[[], Array]] = {
     "half": lambda: np.arange(3, dtype=np.float16),
     "long double": lambda: np.arange(3, dtype=np.longdouble),
     "matrix": lambda: np.asmatrix([[1, 2], [3, 4]]),
-    "character array": lambda: np.char.array(["ab", "c"]),
     "unaligned": lambda: np.frombuffer(bytearray(33), np.uint8)[1:].view(np.float64),
     "labelled": labelled,
     "32 dimensions": lambda: np.zeros((1,) * 32),
