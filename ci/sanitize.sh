@@ -29,4 +29,4 @@ cd tests # the installed package is imported, not the source tree
 # Its allocator returns little to the system (a dict of 10^6 ints, deleted, leaves 56 MB resident),
 # so the test that measures what is returned says nothing here.
 LD_PRELOAD=$preload "$work/venv/bin/python" -P -m pytest -s --benchmark-disable \
-    --deselect isolated/test_memory.py::test_memory_comes_back_when_a_large_cache_goes "$@"
+    --deselect tests/isolated/test_memory.py::test_memory_comes_back_when_a_large_cache_goes "$@"
