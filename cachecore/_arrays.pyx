@@ -17,8 +17,8 @@ from cpython.ref cimport Py_INCREF, PyTypeObject
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy
 
+import sys
 from mmap import mmap
-from sys import modules
 
 cnp.import_array()
 
@@ -98,7 +98,7 @@ cdef object in_kind(cnp.ndarray copy, object value):
     what else such an array has, the mask of a masked array is copied; the rest is shared."""
     like = copy.view(type(value))
     like.__array_finalize__(value)
-    masked = modules.get("numpy.ma")
+    masked = sys.modules.get("numpy.ma")
     if masked is not None and isinstance(value, masked.MaskedArray):
         like._mask = value._mask if value._mask is masked.nomask else snapshot(value._mask)
     return like
