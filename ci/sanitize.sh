@@ -8,9 +8,8 @@ source "$(dirname "$0")/common.sh"
 need_build_tools
 work=$PWD/build/asan
 say "build"
-mkdir -p "$work"
 venv "$work/venv"
-CC=gcc CACHECORE_BUILD=asan install "$work/venv" --force-reinstall ".[test]"
+CC=gcc CACHECORE_BUILD=asan install "$work/venv" ".[test]"
 core=$(echo "$work"/venv/lib/python3*/site-packages/cachecore/_core.*.so)
 grep -q __asan_report "$core" && grep -q __ubsan_handle "$core"
 

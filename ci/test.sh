@@ -21,6 +21,9 @@ install "$work/venv" build
 }
 tar -xzf "$work"/dist/*.tar.gz -C "$work"
 mv "$work"/cachecore_ml-*/ "$work/sdist"
+if [ -e .git ]; then # the sdist is complete
+    git ls-files -- ':!.gitignore' | (cd "$work/sdist" && xargs -d '\n' ls >/dev/null)
+fi
 if [ -d ../shared/traces ]; then ln -s "$(realpath ../shared)" "$work/shared"; fi # the real traces
 
 say "install the wheel"

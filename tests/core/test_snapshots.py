@@ -36,6 +36,14 @@ def labelled() -> Array:
     return array
 
 
+class Texts(np.ndarray[Any, Any]):
+    """Cannot be seen as anything but text, as NumPy's own character arrays, now deprecated."""
+
+    def __array_finalize__(self, source: object) -> None:
+        if self.dtype.char not in "USb?":  # b: unpickling starts from it; ?: comparing gives it
+            raise ValueError("text only")
+
+
 SHAPES: dict[str, Callable[[], Array]] = {
     "1-d": lambda: np.arange(4096, dtype=np.float32),
     "0-d": lambda: np.array(3.5),
@@ -59,6 +67,7 @@ SHAPES: dict[str, Callable[[], Array]] = {
     "half": lambda: np.arange(3, dtype=np.float16),
     "long double": lambda: np.arange(3, dtype=np.longdouble),
     "matrix": lambda: np.asmatrix([[1, 2], [3, 4]]),
+    "text only": lambda: np.array(["a", "bcd"]).view(Texts),
     "unaligned": lambda: np.frombuffer(bytearray(33), np.uint8)[1:].view(np.float64),
     "labelled": labelled,
     "32 dimensions": lambda: np.zeros((1,) * 32),
