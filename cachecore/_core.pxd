@@ -1,5 +1,7 @@
 # Cache as other compiled modules see it.
 
+from libc.stdint cimport uint32_t
+
 from cachecore.cc_table cimport cc_table
 
 
@@ -17,4 +19,5 @@ cdef class Cache:
     cdef object __weakref__
 
 
-cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=*)
+cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=*,
+                uint32_t frequency=*)

@@ -71,7 +71,8 @@ cdef double lifetime_of(Cache cache, object ttl) except -1:
     return lifetime
 
 
-cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=False):
+cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=False,
+                uint32_t frequency=0):
     """Sets a key and returns the value that is kept, of an array the snapshot. With `keep` this is
     a look-up first, and what it finds stays and is returned."""
     cdef cc_item item
@@ -83,7 +84,7 @@ cdef object put(Cache cache, object key, object value, double ttl, double cost, 
     item.value = <PyObject *>value
     item.size = size_of(cache, key, value) if cache.table.sized else 0
     item.ttl = ttl
-    item.cost = cost
+    item.cost, item.frequency = cost, frequency
     item.keep, item.missed, item.kept = keep, False, NULL
     cc_table_set(&cache.table, &item, callback(cache))
     return value if item.kept == NULL else cc_owned(item.kept)
@@ -233,8 +234,8 @@ cdef class Cache:
 
         Args:
             ttl: seconds this entry lives; None: the cache's own; math.inf: until it is evicted.
-            cost: price of computing the value relative to others; an entry of cost 10 is kept as
-                if it had been asked for ten times as often.
+            cost: price of computing the value relative to others, 1e-9 ... 1e9, 1 by default; an
+                entry of cost 10 is kept as if it were asked for ten times as often.
         """
         put(self, key, value, lifetime_of(self, ttl), 1 if cost is None else price(cost, "cost"))
 
@@ -476,7 +477,7 @@ cdef class Cache:
     def hottest(self, n):
         """The `n` entries asked for most often of late: a list of (key, frequency), highest first.
 
-        A frequency counts look-ups, halved every 30 x capacity accesses, from what was remembered
+        A frequency counts look-ups, halved every 100 x capacity accesses, from what was remembered
         of the key when it came. O(entries).
         """
         cdef int64_t now
@@ -500,7 +501,7 @@ cdef class Cache:
         return CacheStats(table.policy.tick - table.insert_ticks, table.misses, table.inserts,
                           table.left[<int>CC_EVICTED], table.left[<int>CC_REJECTED], table.refused,
                           table.left[<int>CC_EXPIRED], table.left[<int>CC_DELETED],
-                          table.policy.live, table.bytes)
+                          table.policy.live, cc_table_bytes(table))
 
     def copy(self):
         """A cache of the same type, configuration, entries and lifetimes, with counts of its own.
@@ -517,8 +518,8 @@ cdef class Cache:
         if self.ready:
             configure(other, self.maxsize, self.max_bytes,
                       None if self.table.timer == NULL else <object>self.table.timer)
-            for key, value, left, frequency in entries(self):
-                put(other, key, value, left, frequency)
+            for key, value, left, cost, frequency in entries(self):
+                put(other, key, value, left, cost, False, frequency)
         if hasattr(self, "__dict__"):
             other.__dict__.update(self.__dict__)
         return other
@@ -542,7 +543,7 @@ cdef class Cache:
 
 
 cdef list entries(Cache cache):
-    """All entries as (key, value, seconds left, frequency)."""
+    """All entries as (key, value, seconds left, cost, frequency)."""
     cdef int64_t now
     cdef uint32_t slot = 0
     cdef cc_record *record
@@ -551,8 +552,9 @@ cdef list entries(Cache cache):
     while (record := cc_table_next(&cache.table, now, &slot)) != NULL:
         key, value = <object>cc_record_key(record), <object>cc_record_value(record)
         left = cc_table_ttl(&cache.table, record, now)
+        cost = cc_table_cost(&cache.table, record)
         frequency = cc_table_frequency(&cache.table, record)
-        found.append((key, value, left, frequency))
+        found.append((key, value, left, cost, frequency))
     return found
 
 

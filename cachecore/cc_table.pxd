@@ -27,8 +27,7 @@ cdef extern from "cc_table.h":
         uint64_t misses, inserts, refused
         uint64_t left[4]
         uint64_t insert_ticks
-        uint64_t maxsize, max_bytes, bytes
-        uint64_t *sizes
+        uint64_t maxsize, max_bytes
         bint sized
         PyObject *timer
 
@@ -38,6 +37,7 @@ cdef extern from "cc_table.h":
         uint64_t size
         double ttl
         double cost
+        uint32_t frequency
         bint keep
         bint missed
         PyObject *kept
@@ -92,4 +92,6 @@ cdef extern from "cc_table.h":
     const char *cc_table_fault(const cc_table *table) noexcept
     PyObject *cc_record_key(const cc_record *record) noexcept
     PyObject *cc_record_value(const cc_record *record) noexcept
+    uint64_t cc_table_bytes(const cc_table *table) noexcept
+    double cc_table_cost(const cc_table *table, const cc_record *record) noexcept
     uint32_t cc_table_frequency(const cc_table *table, const cc_record *record) noexcept

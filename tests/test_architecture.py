@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"cc_table"},  # C declarations
     {"cc_batch", "cc_memo", "cc_slots"},
-    {"errors", "sentinel", "settings", "stats"},
+    {"sentinel", "settings", "stats"},
     {"async_flight", "views", "_arrays", "_flight"},
     {"_core"},
     {"_memo"},
@@ -31,7 +31,7 @@ LAYERS = [
 ]
 # The C units from the bottom up; each includes only headers of those before it, and its own.
 C_ORDER = {
-    "core": ["base", "clock", "pages", "index", "sketch", "ghosts", "policy"],
+    "core": ["base", "clock", "pages", "index", "sketch", "ghosts", "age", "policy", "loads"],
     "python": [
         "keys",
         "table",
@@ -124,6 +124,13 @@ def test_an_upward_import_is_found() -> None:
     ]
     with pytest.raises(AssertionError, match="no place in LAYERS"):
         upward_imports("tiers", [])
+
+
+def test_what_the_orders_name_is_there() -> None:
+    there = {path.name.partition(".")[0] for path in files("cachecore/*")}
+    assert set().union(*LAYERS) - there == set()
+    for folder, units in C_ORDER.items():
+        assert all(files(*(f"src/{folder}/cc_{unit}.[ch]" for unit in units)))
 
 
 def test_no_cython_file_is_cut_in_pieces() -> None:

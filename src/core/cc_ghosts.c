@@ -12,15 +12,16 @@ size_t cc_ghosts_size(const cc_ghosts *ghosts)
     return (size_t)ghosts->lines * CC_GHOSTS_LINE * sizeof(uint32_t);
 }
 
-bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity)
+bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
 {
     uint32_t remembered = capacity / REMEMBERED + 1;
+    uint64_t span = size / REMEMBERED + 1;
     memset(ghosts, 0, sizeof *ghosts);
     ghosts->lines = (uint32_t)cc_pow2_ceil((2ull * remembered + CC_GHOSTS_KIND - 1) / CC_GHOSTS_KIND);
     ghosts->shift = 32 - cc_log2_floor(ghosts->lines);
-    while (remembered >> ghosts->unit > SPAN_STAMPS)
+    while (span >> ghosts->unit > SPAN_STAMPS)
         ghosts->unit++;
-    ghosts->span = remembered >> ghosts->unit;
+    ghosts->span = (uint32_t)(span >> ghosts->unit);
     ghosts->places = cc_pages_alloc(cc_ghosts_size(ghosts));
     if (ghosts->places == NULL)
         ghosts->lines = 0;
@@ -44,14 +45,14 @@ static uint32_t stamp(const cc_ghosts *ghosts, unsigned kind)
     return (uint32_t)(ghosts->pushes[kind] >> ghosts->unit) & 0xFFFF;
 }
 
-void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind)
+void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind, uint64_t size)
 {
     if (ghosts->places == NULL)
         return;
     uint32_t *places = cc_ghosts_line(ghosts, hash) + kind * CC_GHOSTS_KIND;
     memmove(places + 1, places, (CC_GHOSTS_KIND - 1) * sizeof *places);
     places[0] = fingerprint(hash) | stamp(ghosts, kind);
-    ghosts->pushes[kind]++;
+    ghosts->pushes[kind] += size;
 }
 
 cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash)

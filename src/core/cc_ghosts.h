@@ -8,7 +8,7 @@
  *     place | fingerprint 16 | stamp 16 |                                 0 is empty
  *
  * The line is chosen by the top of the hash, the fingerprint is its bottom. A stamp counts pushes
- * of its kind in units of 1/4096 of the FIFO; a place older than the FIFO is long is ignored. There are
+ * of its kind, by their size, in units of 1/4096 of the FIFO; a place older than the FIFO is long is ignored. There are
  * two places for each key remembered: with fewer, small caches lose half a point of hit ratio.
  * 4 bytes an entry of capacity. Not thread safe. */
 #ifndef CC_GHOSTS_H
@@ -24,20 +24,20 @@ typedef struct {
     uint32_t *places; /* NULL: remembers nothing */
     uint32_t lines;   /* a power of two */
     uint32_t shift;   /* 32 - log2(lines) */
-    uint32_t unit;    /* log2 of the pushes one stamp counts */
+    uint32_t unit;    /* log2 of the size one stamp counts */
     uint32_t span;    /* stamps after which a ghost is forgotten */
     uint64_t pushes[2];
 } cc_ghosts;
 
-/* Ghosts for a cache of `capacity` entries; false: no memory. */
-bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity);
+/* Ghosts for a cache of `capacity` entries of that `size` in all; false: no memory. */
+bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size);
 
 void cc_ghosts_free(cc_ghosts *ghosts);
 
 /* Bytes held. */
 size_t cc_ghosts_size(const cc_ghosts *ghosts);
 
-void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind);
+void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind, uint64_t size);
 
 /* Why this key left, if it left lately; it is then forgotten. */
 cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash);

@@ -1,12 +1,13 @@
 /* cc_policy.c — see cc_policy.h. */
 #include "cc_policy.h"
 
+#include "cc_age.h"
 #include "cc_pages.h"
 
 #include <string.h>
 
 enum {
-    EPOCH_ACCESSES = 30,     /* x capacity: accesses between two halvings of all counts ... */
+    EPOCH_ACCESSES = 100,    /* x capacity: accesses between two halvings of all counts ... */
     EPOCH_LEAST = 5000,      /* ... but at least so many */
     LINES = 4,               /* lines of two records looked at for a weaker opponent ... */
     LINES_FIRST = 8,         /* ... when there is none from before */
@@ -14,6 +15,7 @@ enum {
     MOVES = 4,               /* entries moved into main in one operation when the window shrinks */
     AHEAD = 4,               /* operations between fetching a record and needing it */
     GHOST_STEP = 3,          /* entries by which a ghost that came back moves the border */
+    MEAN_OVER = 1024,        /* insertions that the mean cost remembers */
     SKETCH_LINES_ENTRY = 4,  /* lines of the sketch an entry, up to CC_SKETCH_FULL_LINES */
     LEAST_ROOM = 16,
 };
@@ -21,58 +23,28 @@ enum {
 /* The window's part of the capacity: at first, at least, at most; in units of 2^-32. */
 #define SHARE_FIRST ((uint32_t)(0.10 * 4294967296.0))
 #define SHARE_LEAST ((uint32_t)(0.01 * 4294967296.0))
-#define SHARE_MOST ((uint32_t)(0.80 * 4294967296.0))
-
-/* 2^32 / ln(age + e)^2 in eight steps for each power of two of age + 8, so that the first eight
-   ages are exact: index = 8 * (log2(age + 8) - 3) + the three bits after the first. */
-static const uint32_t age_weights[232] = {
-    4294967295u, 2490332361u, 1784379615u, 1412641878u, 1183712689u, 1028422496u, 915956184u, 830568709u,
-    734870504u, 644438781u, 579461913u, 530272008u, 491576996u, 460231499u, 434245312u, 412295634u,
-    385012397u, 356177790u, 333331576u, 314695438u, 299143068u, 285924247u, 274518660u, 264553283u,
-    251723234u, 237603748u, 225988229u, 216220836u, 207861812u, 200604241u, 194226788u, 188565408u,
-    181151723u, 172827167u, 165845890u, 159880655u, 154705701u, 150159662u, 146123772u, 142508443u,
-    137727226u, 132294424u, 127685250u, 123708053u, 120228434u, 117148979u, 114397122u, 111917542u,
-    108617124u, 104837288u, 101605460u, 98798069u, 96327546u, 94129847u, 92156888u, 90371754u,
-    87984707u, 85235367u, 82871296u, 80807593u, 78983659u, 77354892u, 75887621u, 74555866u,
-    72768821u, 70701582u, 68916255u, 67351807u, 65964446u, 64721786u, 63599278u, 62577908u,
-    61203529u, 59608119u, 58225429u, 57010062u, 55929305u, 54958882u, 54080327u, 53279298u,
-    52198935u, 50941214u, 49848007u, 48884621u, 48025973u, 47253389u, 46552631u, 45912612u,
-    45047731u, 44038416u, 43158952u, 42382233u, 41688604u, 41063399u, 40495407u, 39975881u,
-    39272659u, 38450281u, 37732177u, 37096769u, 36528375u, 36015267u, 35548464u, 35120948u,
-    34541428u, 33862477u, 33268511u, 32742079u, 32270469u, 31844161u, 31455851u, 31099821u,
-    30616590u, 30049538u, 29552652u, 29111619u, 28715999u, 28357957u, 28031474u, 27731834u,
-    27324679u, 26846218u, 26426350u, 26053194u, 25718071u, 25414460u, 25137342u, 24882782u,
-    24536534u, 24129126u, 23771143u, 23452618u, 23166258u, 22906579u, 22669354u, 22451265u,
-    22154354u, 21804597u, 21496910u, 21222850u, 20976233u, 20752402u, 20547765u, 20359499u,
-    20102980u, 19800489u, 19534099u, 19296599u, 19082697u, 18888408u, 18710653u, 18547011u,
-    18323876u, 18060505u, 17828340u, 17621174u, 17434448u, 17264722u, 17109340u, 16966208u,
-    16770907u, 16540190u, 16336630u, 16154845u, 15990879u, 15841745u, 15705132u, 15579221u,
-    15407311u, 15204065u, 15024597u, 14864211u, 14719451u, 14587707u, 14466959u, 14355614u,
-    14203503u, 14023534u, 13864502u, 13722283u, 13593844u, 13476888u, 13369640u, 13270698u,
-    13135459u, 12975345u, 12833759u, 12707065u, 12592582u, 12488282u, 12392594u, 12304279u,
-    12183506u, 12040430u, 11913830u, 11800480u, 11698002u, 11604595u, 11518864u, 11439707u,
-    11331409u, 11203037u, 11089380u, 10987564u, 10895470u, 10811491u, 10734382u, 10663160u,
-    10565675u, 10450059u, 10347639u, 10255845u, 10172777u, 10096999u, 10027394u, 9963080u,
-    9875016u, 9770520u, 9677904u, 9594857u, 9519675u, 9451063u, 9388018u, 9329747u,
-    9249929u, 9155172u, 9071147u, 8995771u, 8927506u, 8865185u, 8807901u, 8754939u,
-};
-
-CC_INLINE uint64_t age_weight(uint32_t age)
-{
-    uint32_t from = age + 8;
-    unsigned low = 28u - (unsigned)__builtin_clz(from | 8u);
-    return age_weights[8 * low + ((from >> low) & 7)];
-}
+#define SHARE_MOST ((uint32_t)(0.99 * 4294967296.0))
 
 CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
 {
     return cc_use_aged(meta->use, policy->epoch) & CC_COUNT_MAX;
 }
 
-/* frequency / ln(age + e)^2, in integers. */
-CC_INLINE uint64_t score(const cc_policy *policy, const cc_meta *meta)
+/* The count times cost / size^(3/4), for entries that differ in those. What is dear stays so when its
+   count is halved to 0. */
+CC_INLINE float weighed(const cc_policy *policy, uint32_t slot)
 {
-    return count_of(policy, meta) * age_weight((uint32_t)policy->tick - meta->tick);
+    float count = (float)count_of(policy, &policy->records[slot].meta);
+    return (count + 0.5f) * policy->loads[slot].worth;
+}
+
+/* frequency / ln(age + e)^3, in units of 2^-32. */
+CC_INLINE float score(const cc_policy *policy, uint32_t slot)
+{
+    const cc_meta *meta = &policy->records[slot].meta;
+    uint64_t weight = cc_age_weight((uint32_t)policy->tick - meta->tick);
+    return CC_UNLIKELY(policy->loads != NULL) ? weighed(policy, slot) * (float)weight
+                                              : (float)(int64_t)(count_of(policy, meta) * weight);
 }
 
 CC_INLINE bool expired(const cc_meta *meta, uint32_t now)
@@ -106,15 +78,25 @@ void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed)
     policy->limit = limit;
     policy->random = cc_mix64(seed, 0x2545F4914F6CDD1Dull) | 1;
     policy->share = SHARE_FIRST;
+    policy->mean_cost = 1;
     policy->free = CC_NO_SLOT;
     policy->opponents[0] = policy->opponents[1] = CC_NO_SLOT;
     policy->next_epoch = EPOCH_LEAST;
 }
 
+/* Forgets everything but what it was made for. */
+static void start_anew(cc_policy *policy)
+{
+    bool loaded = policy->loaded, by_size = policy->by_size;
+    cc_policy_init(policy, policy->limit, policy->random);
+    policy->loaded = loaded;
+    policy->by_size = by_size;
+}
+
 void cc_policy_renew(cc_policy *policy, cc_policy *old)
 {
     *old = *policy;
-    cc_policy_init(policy, old->limit, old->random);
+    start_anew(policy);
     policy->tick = old->tick;
     policy->next_epoch = old->tick + EPOCH_LEAST;
 }
@@ -123,14 +105,15 @@ void cc_policy_free(cc_policy *policy)
 {
     cc_pages_free(policy->records, records_size(policy));
     cc_pages_free(policy->ring, ring_size(policy));
+    cc_loads_free(policy);
     cc_ghosts_free(&policy->ghosts);
     cc_sketch_free(&policy->sketch);
-    cc_policy_init(policy, policy->limit, policy->random);
+    start_anew(policy);
 }
 
 size_t cc_policy_size(const cc_policy *policy)
 {
-    return records_size(policy) + ring_size(policy) + cc_ghosts_size(&policy->ghosts)
+    return records_size(policy) + ring_size(policy) + cc_loads_size(policy) + cc_ghosts_size(&policy->ghosts)
            + cc_sketch_size(&policy->sketch);
 }
 
@@ -210,6 +193,8 @@ bool cc_policy_reserve(cc_policy *policy)
     if (CC_UNLIKELY(policy->free == CC_NO_SLOT && policy->used == policy->room))
         if (!grow_records(policy))
             return false;
+    if (CC_UNLIKELY(policy->loaded && policy->loads_room < policy->room) && !cc_loads_grow(policy))
+        return false;
     if (CC_UNLIKELY(policy->head - policy->tail == policy->ring_room))
         return grow_ring(policy);
     return true;
@@ -244,20 +229,37 @@ static void admit(cc_policy *policy, uint32_t slot)
 {
     policy->tail++;
     policy->window--;
+    if (policy->loads != NULL)
+        policy->window_load -= policy->loads[slot].size;
     set_state(&policy->records[slot].meta, CC_MAIN);
 }
 
-static uint32_t window_target(const cc_policy *policy)
+static uint64_t window_target(const cc_policy *policy)
 {
-    uint32_t target = (uint32_t)(((uint64_t)policy->share * policy->capacity) >> 32);
+    uint64_t capacity = cc_capacity_size(policy), share = policy->share;
+    uint64_t target = (capacity >> 32) * share + (((capacity & UINT32_MAX) * share) >> 32);
     return target + (target == 0);
+}
+
+/* Moves entries from the window's end to main while it is longer than it should be. */
+static void shorten_window(cc_policy *policy, uint32_t moves)
+{
+    uint64_t target = window_target(policy);
+    for (; moves > 0 && policy->window > 1; moves--) {
+        if (cc_window_size(policy) <= target)
+            return;
+        uint32_t slot = queue_end(policy);
+        if (cc_window_size(policy) - cc_entry_size(policy, slot) < target)
+            return;
+        admit(policy, slot);
+    }
 }
 
 /* --- the border, ageing --------------------------------------------------------------------- */
 
-static void move_border(cc_policy *policy, cc_ghost ghost)
+static void move_border(cc_policy *policy, cc_ghost ghost, double weight)
 {
-    uint64_t step = ((uint64_t)GHOST_STEP << 32) / (policy->capacity | 1);
+    uint64_t step = (uint64_t)(weight * GHOST_STEP * 0x1p32 / (policy->capacity | 1));
     uint64_t share = policy->share;
     if (ghost == CC_GHOST_REJECTED)
         share = share + step < SHARE_MOST ? share + step : SHARE_MOST;
@@ -297,7 +299,7 @@ static CC_COLD void fit(cc_policy *policy)
         lines = CC_SKETCH_FULL_LINES;
     policy->fitted = policy->capacity;
     cc_ghosts_free(&policy->ghosts);
-    cc_ghosts_init(&policy->ghosts, policy->capacity);
+    cc_ghosts_init(&policy->ghosts, policy->capacity, cc_capacity_size(policy));
     if (lines > policy->sketch.lines) {
         cc_sketch_free(&policy->sketch);
         cc_sketch_init(&policy->sketch, (uint32_t)lines);
@@ -306,15 +308,14 @@ static CC_COLD void fit(cc_policy *policy)
 
 /* --- insertion and removal ------------------------------------------------------------------ */
 
-void cc_policy_credit(cc_policy *policy, uint32_t slot, double times)
+void cc_policy_set_frequency(cc_policy *policy, uint32_t slot, uint32_t frequency)
 {
     cc_meta *meta = &policy->records[slot].meta;
-    double count = count_of(policy, meta) * times;
-    uint32_t to = count < 1 ? 1 : count < CC_COUNT_MAX ? (uint32_t)count : CC_COUNT_MAX;
-    meta->use = (cc_use_aged(meta->use, policy->epoch) & ~(uint32_t)CC_COUNT_MAX) | to;
+    uint32_t count = frequency < CC_COUNT_MAX ? frequency : CC_COUNT_MAX;
+    meta->use = (cc_use_aged(meta->use, policy->epoch) & ~(uint32_t)CC_COUNT_MAX) | count;
 }
 
-uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash)
+uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, double cost)
 {
     uint32_t slot = policy->free;
     if (slot != CC_NO_SLOT)
@@ -327,7 +328,7 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash)
 
     cc_ghost ghost = cc_ghosts_take(&policy->ghosts, hash);
     if (CC_UNLIKELY(ghost != CC_GHOST_NONE))
-        move_border(policy, ghost);
+        move_border(policy, ghost, cc_cost_within(cost) / policy->mean_cost);
     if (CC_UNLIKELY(++policy->tick >= policy->next_epoch))
         begin_epoch(policy);
     uint32_t count = cc_sketch_estimate(&policy->sketch, hash) + 1;
@@ -343,12 +344,18 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash)
     *ring_at(policy, policy->head++) = slot;
     policy->window++;
     policy->live++;
+    if (policy->loads != NULL) {
+        policy->loads[slot].size = 0;
+        cc_policy_set_load(policy, slot, size, cost);
+        policy->mean_cost += (policy->loads[slot].cost - policy->mean_cost) / MEAN_OVER;
+    }
+    if (policy->load > policy->capacity_load)
+        policy->capacity_load = policy->load;
     if (policy->live > policy->capacity) { /* filling: what fits is not known yet */
         policy->capacity = policy->limit != CC_NO_LIMIT ? policy->limit : policy->live;
-        while (policy->window > window_target(policy) && policy->window > 1)
-            admit(policy, queue_end(policy));
-    } else if (policy->live < policy->capacity && policy->window > window_target(policy)) {
-        admit(policy, queue_end(policy));
+        shorten_window(policy, UINT32_MAX);
+    } else if (policy->live < policy->capacity) {
+        shorten_window(policy, 1);
     }
     return slot;
 }
@@ -358,8 +365,10 @@ void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason)
     cc_meta *meta = &policy->records[slot].meta;
     if (reason == CC_EVICTED || reason == CC_REJECTED)
         cc_ghosts_push(&policy->ghosts, meta->hash,
-                       reason == CC_EVICTED ? CC_GHOST_EVICTED : CC_GHOST_REJECTED);
+                       reason == CC_EVICTED ? CC_GHOST_EVICTED : CC_GHOST_REJECTED,
+                       cc_entry_size(policy, slot));
     cc_sketch_raise(&policy->sketch, meta->hash, count_of(policy, meta));
+    cc_policy_set_load(policy, slot, 0, 1);
     policy->live--;
     if (cc_meta_state(meta) == CC_MAIN) {
         free_slot(policy, slot);
@@ -399,17 +408,20 @@ CC_INLINE uint32_t draw_line(cc_policy *policy)
     return cc_random_below(&policy->random, (policy->used + 1) / 2) * 2;
 }
 
-/* An entry's worth, its top 32 bits of 48, above its slot: one comparison ranks two entries, and
-   the minimum of several takes no branch, which could not be predicted. NO_RANK is above all. */
+/* The bits of an entry's score, which order as the score does, above its slot: one comparison ranks
+   two entries, and the minimum of several takes no branch, which could not be predicted. NO_RANK is
+   above all. */
 #define NO_RANK UINT64_MAX
 
 CC_INLINE uint64_t rank(const cc_policy *policy, uint32_t slot, uint32_t now)
 {
     const cc_meta *meta = &policy->records[slot].meta;
-    uint64_t worth = score(policy, meta) << 16 & 0xFFFFFFFF00000000ull;
-    if (CC_UNLIKELY(expired(meta, now)))
-        worth = 0;
-    return cc_meta_state(meta) == CC_MAIN ? worth | slot : NO_RANK;
+    if (CC_UNLIKELY(cc_meta_state(meta) != CC_MAIN))
+        return NO_RANK;
+    float worth = CC_UNLIKELY(expired(meta, now)) ? 0 : score(policy, slot);
+    uint32_t bits;
+    memcpy(&bits, &worth, sizeof bits);
+    return (uint64_t)bits << 32 | slot;
 }
 
 /* Ranks a slot among the weakest two. */
@@ -459,7 +471,17 @@ static uint32_t idle_main(cc_policy *policy, uint32_t now)
 
 CC_INLINE bool asked_for_once(const cc_policy *policy, const cc_meta *challenger)
 {
-    return count_of(policy, challenger) <= 1;
+    return count_of(policy, challenger) <= 1 && policy->loads == NULL;
+}
+
+/* Whether the challenger takes the opponent's place: it must be strictly more frequent, and dearer for
+   its size. */
+CC_INLINE bool wins(const cc_policy *policy, uint32_t challenger, uint32_t opponent)
+{
+    if (CC_UNLIKELY(policy->loads != NULL))
+        return weighed(policy, challenger) > weighed(policy, opponent);
+    return count_of(policy, &policy->records[challenger].meta)
+           > count_of(policy, &policy->records[opponent].meta);
 }
 
 uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
@@ -471,12 +493,11 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
     policy->capacity = policy->live;
     if (CC_UNLIKELY(policy->capacity / 2 >= policy->fitted))
         fit(policy);
-    uint32_t target = window_target(policy);
-    for (unsigned moved = 0; policy->window > target && moved < MOVES; moved++)
-        admit(policy, queue_end(policy));
+    policy->capacity_load = policy->load;
+    shorten_window(policy, MOVES);
 
     uint32_t main = policy->live - policy->window;
-    if (main > 0 && policy->window < target) { /* the window has grown: main makes room */
+    if (main > 0 && cc_window_size(policy) < window_target(policy)) { /* the window has grown: main makes room */
         uint32_t victim = weakest_main(policy, now);
         *reason = expired(&policy->records[victim].meta, now) ? CC_EXPIRED : CC_EVICTED;
         return victim;
@@ -495,7 +516,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
         *reason = CC_EXPIRED;
         return victim;
     }
-    if (count_of(policy, meta) <= count_of(policy, against))
+    if (!wins(policy, candidate, victim))
         return candidate;
     admit(policy, candidate);
     *reason = CC_EVICTED;
@@ -543,6 +564,8 @@ void cc_policy_compact(cc_policy *policy, uint32_t *moved)
         if (!cc_record_live(&policy->records[from]))
             continue;
         policy->records[to] = policy->records[from];
+        if (policy->loads != NULL)
+            policy->loads[to] = policy->loads[from];
         moved[from] = to++;
     }
     memset(&policy->records[to], 0, (policy->used - to) * sizeof(cc_record));

@@ -12,11 +12,11 @@
  *  - An entry at the window's end goes back to the start if it was hit while it queued. Otherwise
  *    it moves to the main region if that has room, or contests a victim there and must be
  *    strictly more frequent.
- *  - A victim has the lowest frequency / ln(age + e)^p among a few random main entries (p = 2),
- *    age in accesses. The weakest two seen stay the challengers' opponents while they are resident.
+ *  - A victim has the lowest frequency / ln(age + e)^p among a few random main entries (p = 3),
+ *    age in accesses; times cost / size^(3/4) where entries differ in those. The weakest two seen stay the challengers' opponents while they are resident.
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
  *    that come back move the border between window and main.
- *  - Counts halve every 30 x capacity accesses, lazily, by epoch.
+ *  - Counts halve every 100 x capacity accesses, lazily, by epoch.
  *
  * Every operation is O(1), most of them amortised: a requeue is paid for by the hit before it, and
  * at most 16 happen in one operation. Not thread safe: one lock, or the GIL, around it.
@@ -45,6 +45,19 @@ typedef struct {
 } cc_record;
 
 static_assert(sizeof(cc_record) == 32, "two records a line, none across two");
+
+/* What an entry weighs, for policies that are told. */
+typedef struct {
+    uint64_t size;
+    float cost;  /* of computing the entry, relative to others */
+    float worth; /* cost, or cost / size^(3/4) where the bound is one of size */
+} cc_load;
+
+/* A cost within what keeps every score a positive number. */
+CC_INLINE double cc_cost_within(double cost)
+{
+    return cost < 1e-9 ? 1e-9 : cost < 1e9 ? cost : 1e9;
+}
 
 /* States of a slot. A deleted window entry stays DEAD until its place in the queue comes up: a new
    entry in its slot would inherit that place. */
@@ -76,6 +89,15 @@ typedef struct {
     uint32_t window;     /* live entries in the ring; the others are DEAD */
     uint32_t dead;
     uint32_t share;    /* the window's part of the capacity, in units of 2^-32 */
+    cc_load *loads;         /* of each slot; NULL: every entry has size 1 and cost 1 */
+    uint32_t loads_room;    /* slots */
+    bool loaded;            /* loads are kept, once there are records */
+    bool by_size;           /* window and ghosts are measured by size */
+    uint64_t load;          /* sum of sizes: window + main ... */
+    uint64_t window_load;   /* ... and the window alone */
+    uint64_t capacity_load; /* what fits, as last seen under pressure */
+    double mean_cost;       /* of what was inserted lately */
+
     uint32_t capacity; /* entries that fit, as last seen under pressure */
     uint32_t fitted;   /* capacity the ghosts and the sketch were made for */
 
@@ -103,12 +125,23 @@ size_t cc_policy_size(const cc_policy *policy);
 bool cc_policy_reserve(cc_policy *policy);
 
 /* Inserts an entry for a key of this hash; its owner's fields and expiry are 0. Cannot fail after
-   cc_policy_reserve. */
-uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash);
+   cc_policy_reserve. Size and cost count where loads are kept. */
+uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, double cost);
 
-/* Multiplies the entry's count: what costs `times` as much to compute is kept as if it were asked
-   for that many times as often. */
-void cc_policy_credit(cc_policy *policy, uint32_t slot, double times);
+/* Begins to keep loads: entries that are here count as of size 0 until told. by_size: the bound is one
+   of size. Also to change that later. false: no memory, unchanged. */
+bool cc_policy_keep_loads(cc_policy *policy, bool by_size);
+
+/* Changes what an entry weighs; nothing where loads are not kept. */
+void cc_policy_set_load(cc_policy *policy, uint32_t slot, uint64_t size, double cost);
+
+/* Bytes that loads take; makes room for the records' number of them (false: no memory); frees them. */
+size_t cc_loads_size(const cc_policy *policy);
+bool cc_loads_grow(cc_policy *policy);
+void cc_loads_free(cc_policy *policy);
+
+/* Sets the entry's frequency, for one that is known from elsewhere. */
+void cc_policy_set_frequency(cc_policy *policy, uint32_t slot, uint32_t frequency);
 
 /* The slot that must leave next to make room, and why; CC_NO_SLOT: there is no entry. `now` is
    the owner's time: what has expired goes first when it is met. The caller removes it. */
@@ -150,6 +183,22 @@ CC_INLINE bool cc_record_live(const cc_record *record)
 {
     unsigned state = cc_meta_state(&record->meta);
     return state == CC_WINDOW || state == CC_MAIN;
+}
+
+/* The size of an entry, of the window and of all that fits, in what the bound is measured in. */
+CC_INLINE uint64_t cc_entry_size(const cc_policy *policy, uint32_t slot)
+{
+    return policy->by_size ? policy->loads[slot].size : 1;
+}
+
+CC_INLINE uint64_t cc_window_size(const cc_policy *policy)
+{
+    return policy->by_size ? policy->window_load : policy->window;
+}
+
+CC_INLINE uint64_t cc_capacity_size(const cc_policy *policy)
+{
+    return policy->by_size ? policy->capacity_load : policy->capacity;
 }
 
 /* The use word with its count halved for each epoch it missed. */

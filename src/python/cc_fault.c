@@ -17,10 +17,10 @@ const char *cc_table_fault(const cc_table *table)
             return "an entry is not in the index";
         if (cc_record_key(record) == NULL || cc_record_value(record) == NULL)
             return "an entry has no key or no value";
-        bytes += table->sized ? table->sizes[slot] : 0;
+        bytes += table->sized ? policy->loads[slot].size : 0;
         expiring += record->meta.expiry != 0;
     }
-    if (bytes != table->bytes || bytes > table->max_bytes)
+    if (bytes != cc_table_bytes(table) || bytes > table->max_bytes)
         return "bytes are miscounted";
     if (expiring != table->expiring)
         return "expiring entries are miscounted";

@@ -94,16 +94,16 @@ bool cc_table_expired_indeed(cc_table *table, cc_record *record, int64_t now)
     return false;
 }
 
-bool cc_table_fit_side(const cc_table *table, void **side, size_t *room)
+bool cc_table_fit_deadlines(cc_table *table)
 {
-    if (CC_LIKELY(*room >= table->policy.room))
+    size_t room = table->policy.room, size = sizeof *table->deadlines;
+    if (CC_LIKELY(table->deadlines_room >= room))
         return true;
-    static_assert(sizeof *table->sizes == 8 && sizeof *table->deadlines == 8, "see the size below");
-    void *grown = cc_pages_grow(*side, *room * 8, (size_t)table->policy.room * 8);
+    void *grown = cc_pages_grow(table->deadlines, table->deadlines_room * size, room * size);
     if (grown == NULL)
         return false;
-    *side = grown;
-    *room = table->policy.room;
+    table->deadlines = grown;
+    table->deadlines_room = room;
     return true;
 }
 
@@ -112,8 +112,7 @@ bool cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double tt
     uint32_t slot = cc_table_slot(table, record), before = record->meta.expiry;
     double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
     int64_t left = ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
-    if (isfinite(ttl) && left >= FAR_MS
-        && !cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room))
+    if (isfinite(ttl) && left >= FAR_MS && !cc_table_fit_deadlines(table))
         return false;
     if (slot < table->deadlines_room)
         table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? now + left : 0;

@@ -25,14 +25,10 @@ void cc_table_init(cc_table *table, uint64_t maxsize, uint64_t max_bytes, bool s
     table->secret = cc_mix64(seed, 0xD6E8FEB86659FD93ull);
     table->maxsize = maxsize;
     table->max_bytes = max_bytes;
-    table->sized = sized;
+    table->sized = table->policy.loaded = sized;
+    table->policy.by_size = sized && max_bytes != CC_NO_BOUND;
     table->base = INT64_MIN;
     table->latest = INT64_MIN;
-}
-
-static size_t sizes_size(const cc_table *table)
-{
-    return table->sizes_room * sizeof *table->sizes;
 }
 
 static size_t deadlines_size(const cc_table *table)
@@ -43,7 +39,7 @@ static size_t deadlines_size(const cc_table *table)
 size_t cc_table_memory(const cc_table *table)
 {
     size_t chunks = table->index.room ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
-    return chunks + cc_policy_size(&table->policy) + sizes_size(table) + deadlines_size(table);
+    return chunks + cc_policy_size(&table->policy) + deadlines_size(table);
 }
 
 void cc_table_clear(cc_table *table)
@@ -52,13 +48,11 @@ void cc_table_clear(cc_table *table)
     cc_index old_index = table->index;
     cc_policy_renew(&table->policy, &old);
     cc_index_init(&table->index);
-    cc_pages_free(table->sizes, sizes_size(table));
     cc_pages_free(table->deadlines, deadlines_size(table));
-    table->sizes = NULL;
     table->deadlines = NULL;
-    table->sizes_room = table->deadlines_room = 0;
+    table->deadlines_room = 0;
     table->left[CC_DELETED] += old.live;
-    table->bytes = table->expiring = 0;
+    table->expiring = 0;
     table->hand = 0;
     table->version++;
     table->moves++;
@@ -211,7 +205,8 @@ cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot)
 {
     while (*slot < table->policy.used) {
         cc_record *record = &table->policy.records[(*slot)++];
-        if (cc_record_live(record) && !cc_table_expired(table, record, now))
+        if (cc_record_live(record)
+            && (now == CC_NO_TIME || !cc_table_expired(table, record, now)))
             return record;
     }
     return NULL;
@@ -234,15 +229,13 @@ cc_record *cc_table_last(cc_table *table, int64_t now)
 
 bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes)
 {
-    if (!cc_table_fit_side(table, (void **)&table->sizes, &table->sizes_room))
+    cc_policy *policy = &table->policy;
+    if (!cc_policy_keep_loads(policy, true))
         return false;
     table->sized = true;
-    for (uint32_t slot = 0; slot < table->policy.used; slot++) {
-        if (!cc_record_live(&table->policy.records[slot]))
-            continue;
-        table->sizes[slot] = sizes[slot];
-        table->bytes += sizes[slot];
-    }
+    for (uint32_t slot = 0; slot < policy->used; slot++)
+        if (cc_record_live(&policy->records[slot]))
+            cc_policy_set_load(policy, slot, sizes[slot], policy->loads[slot].cost);
     return true;
 }
 
@@ -257,8 +250,6 @@ void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leav
     bool indexed = cc_index_remove(&table->index, record->meta.hash, slot);
     CC_ASSERT(indexed);
     (void)indexed;
-    if (table->sized)
-        table->bytes -= table->sizes[slot];
     table->expiring -= record->meta.expiry != 0;
     if (slot < table->deadlines_room)
         table->deadlines[slot] = 0;
@@ -298,8 +289,6 @@ static CC_COLD void compact(cc_table *table)
         if (to == CC_NO_SLOT)
             continue;
         cc_index_add(&fresh, table->policy.records[to].meta.hash, to);
-        if (table->sized)
-            table->sizes[to] = table->sizes[slot];
         if (to < table->deadlines_room)
             table->deadlines[to] = slot < table->deadlines_room ? table->deadlines[slot] : 0;
     }
@@ -319,7 +308,8 @@ static cc_result make_room(cc_table *table, uint32_t entries, uint64_t size, int
 {
     cc_policy *policy = &table->policy;
     uint32_t policy_now = now > table->base ? (uint32_t)(now - table->base) : CC_PASSED;
-    while (policy->live > policy->limit - entries || table->bytes + size > table->max_bytes) {
+    while (policy->live > policy->limit - entries
+           || cc_table_bytes(table) + size > table->max_bytes) {
         cc_reason reason;
         if (leavers->count == CC_LEAVERS)
             return CC_AGAIN;
@@ -351,7 +341,7 @@ static cc_result resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, i
     cc_result result = make_room(table, 0, 0, now, CC_NO_SLOT, leavers);
     if (result == CC_AGAIN) {
         uint32_t entries = table->policy.live > limit ? table->policy.live : limit;
-        uint64_t bytes = table->bytes > budget ? table->bytes : budget;
+        uint64_t bytes = cc_table_bytes(table) > budget ? cc_table_bytes(table) : budget;
         table->policy.limit = entries < old_limit ? entries : old_limit;
         table->max_bytes = bytes < old_max_bytes ? bytes : old_max_bytes;
     } else if (maxsize) {
@@ -369,6 +359,10 @@ bool cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, PyOb
     leavers.count = 0;
     if (!cc_table_now_if_expiring(table, &now))
         return false;
+    if (max_bytes && !table->policy.by_size && !cc_policy_keep_loads(&table->policy, true)) {
+        PyErr_NoMemory();
+        return false;
+    }
     do {
         result = resize(table, maxsize, max_bytes, now, &leavers);
         cc_leavers_release(&leavers, on_evict);
@@ -397,19 +391,12 @@ CC_INLINE bool is_far(const cc_item *item)
     return item->ttl >= CC_FAR_SECONDS && isfinite(item->ttl);
 }
 
-static bool fit_deadlines(cc_table *table)
-{
-    return cc_table_fit_side(table, (void **)&table->deadlines, &table->deadlines_room);
-}
-
 /* Memory for one more entry, so that nothing can fail later; false: none, nothing changed. */
 static bool reserve(cc_table *table, bool far)
 {
     if (!cc_policy_reserve(&table->policy))
         return false;
-    if (table->sized && !cc_table_fit_side(table, (void **)&table->sizes, &table->sizes_room))
-        return false;
-    if (far && !fit_deadlines(table))
+    if (far && !cc_table_fit_deadlines(table))
         return false;
     return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
 }
@@ -418,30 +405,25 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
                            cc_leavers *leavers)
 {
     uint32_t slot = cc_table_slot(table, record);
-    uint64_t size = item->size;
-    if (is_far(item) && !fit_deadlines(table)) {
+    if (is_far(item) && !cc_table_fit_deadlines(table)) {
         PyErr_NoMemory();
         return CC_FAILED;
     }
-    if (table->sized && size > table->sizes[slot]
-        && make_room(table, 0, size - table->sizes[slot], now, slot, leavers) == CC_AGAIN)
+    uint64_t more = table->sized && item->size > table->policy.loads[slot].size
+                        ? item->size - table->policy.loads[slot].size
+                        : 0;
+    if (more > 0 && make_room(table, 0, more, now, slot, leavers) == CC_AGAIN)
         return CC_AGAIN;
     if (leavers->count == CC_LEAVERS)
         return CC_AGAIN;
     cc_table_set_ttl(table, record, now, item->ttl); /* there is memory for it */
-    if (table->sized) {
-        table->bytes += size - table->sizes[slot];
-        table->sizes[slot] = size;
-    }
+    cc_policy_set_load(&table->policy, slot, item->size, item->cost);
     cc_leaver *leaver = &leavers->at[leavers->count++];
     leaver->key = NULL;
     leaver->value = cc_record_value(record);
     leaver->reason = CC_DELETED;
     record->b = (uintptr_t)Py_NewRef(item->value);
     table->writes++;
-    uint32_t frequency = cc_table_frequency(table, record);
-    if (CC_UNLIKELY(item->cost != 1.0 && item->cost > frequency))
-        cc_policy_credit(&table->policy, slot, item->cost / (frequency ? frequency : 1));
     return CC_FOUND;
 }
 
@@ -492,6 +474,11 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
         table->refused++;
         return CC_ABSENT;
     }
+    if (CC_UNLIKELY(item->cost != 1.0 && !table->policy.loaded)
+        && !cc_policy_keep_loads(&table->policy, false)) {
+        PyErr_NoMemory();
+        return CC_FAILED;
+    }
     if (result == CC_FOUND)
         return overwrite(table, record, item, now, leavers);
 
@@ -504,22 +491,17 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
         compact(table);
     if (table->expiring != 0)
         move_hand(table, now, leavers);
-    uint64_t size = table->sized ? item->size : 0;
-    if (make_room(table, 1, size, now, CC_NO_SLOT, leavers) == CC_AGAIN)
+    if (make_room(table, 1, item->size, now, CC_NO_SLOT, leavers) == CC_AGAIN)
         return CC_AGAIN;
-    uint32_t slot = cc_policy_insert(&table->policy, hash);
+    uint32_t slot = cc_policy_insert(&table->policy, hash, item->size, item->cost);
     cc_index_add(&table->index, hash, slot);
     record = &table->policy.records[slot];
     record->a = (uintptr_t)Py_NewRef(item->key);
     record->b = (uintptr_t)Py_NewRef(item->value);
-    if (table->sized) {
-        table->sizes[slot] = size;
-        table->bytes += size;
-    }
     if (!lasting)
         cc_table_set_ttl(table, record, now, item->ttl); /* reserve() saw to its memory */
-    if (CC_UNLIKELY(item->cost != 1.0))
-        cc_policy_credit(&table->policy, slot, item->cost);
+    if (CC_UNLIKELY(item->frequency != 0))
+        cc_policy_set_frequency(&table->policy, slot, item->frequency);
     table->version++;
     table->inserts++;
     table->insert_ticks++;

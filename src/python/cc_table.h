@@ -39,10 +39,7 @@ typedef struct {
 
     uint64_t maxsize;    /* entries, as asked for; 0: no bound. The policy's limit follows it */
     uint64_t max_bytes;  /* CC_NO_BOUND: none */
-    uint64_t bytes;
-    uint64_t *sizes;     /* of each slot, when bytes are counted */
-    size_t sizes_room;   /* slots */
-    bool sized;          /* bytes are counted */
+    bool sized;          /* bytes are counted: the sizes of the policy's loads */
 
     PyObject *timer;     /* owned; NULL: the coarse clock */
     int64_t base;        /* ms of the clock at which table time is 0 */
@@ -86,8 +83,8 @@ int cc_table_traverse(const cc_table *table, visitproc visit, void *arg);
 /* Bytes of memory held beside the struct itself, keys and values. */
 size_t cc_table_memory(const cc_table *table);
 
-/* Grows a side array of 8 bytes a slot to the policy's room; false: no memory. */
-bool cc_table_fit_side(const cc_table *table, void **side, size_t *room);
+/* Grows the deadlines to the policy's room; false: no memory. */
+bool cc_table_fit_deadlines(cc_table *table);
 
 /* Reads the clock, in ms; false: the timer failed. Moves the base when it is 24.8 days old: a time
    that was read before stays good. */
@@ -108,9 +105,10 @@ cc_result cc_table_look_up_hashed(cc_table *table, PyObject *key, uint32_t hash,
 /* A key and what is to be set for it. The references are the caller's. */
 typedef struct {
     PyObject *key, *value;
-    uint64_t size; /* bytes; looked at when the table counts them */
+    uint64_t size; /* bytes, where the table counts them; else 0 */
     double ttl;    /* seconds; infinity: never expires */
     double cost;   /* of computing it, relative to others; 1: like the others */
+    uint32_t frequency; /* a new entry's; 0: what the policy knows of its key */
     bool keep;      /* a look-up first: what is there stays, and is returned in `kept` */
     bool missed;    /* that look-up was counted: false at first */
     PyObject *kept; /* a new reference, or NULL */
@@ -156,6 +154,11 @@ double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
 /* NULL when the table is consistent, else what is wrong. */
 const char *cc_table_fault(const cc_table *table);
 
+CC_INLINE uint64_t cc_table_bytes(const cc_table *table)
+{
+    return table->sized ? table->policy.load : 0;
+}
+
 CC_INLINE uint32_t cc_table_slot(const cc_table *table, const cc_record *record)
 {
     return (uint32_t)(record - table->policy.records);
@@ -193,6 +196,12 @@ CC_INLINE bool cc_table_fresh(const cc_table *table, const cc_record *record)
 CC_INLINE uint32_t cc_table_frequency(const cc_table *table, const cc_record *record)
 {
     return cc_policy_frequency(&table->policy, cc_table_slot(table, record));
+}
+
+CC_INLINE double cc_table_cost(const cc_table *table, const cc_record *record)
+{
+    const cc_load *loads = table->policy.loads;
+    return loads == NULL ? 1.0 : (double)loads[cc_table_slot(table, record)].cost;
 }
 
 /* How a record compares with what is looked for; must not run Python code. */

@@ -55,7 +55,7 @@ int main(void)
                 live--;
                 digest = cc_mix64(digest, loser << 2 | (uint64_t)reason);
             }
-            slot = cc_policy_insert(&policy, hash);
+            slot = cc_policy_insert(&policy, hash, 1, 1);
             policy.records[slot].a = key;
             cc_index_add(&index, hash, slot);
             slot_of[key] = slot + 1;

@@ -302,7 +302,7 @@ def test_entries_and_bytes_are_bounded_together(make: MakeCache) -> None:
         longest, largest = max(longest, len(cache)), max(largest, cache.stats().bytes)
         check(cache)
     assert longest == 30
-    assert largest > 7000
+    assert largest > 8000 - 1200  # the largest entry
 
 
 def test_the_memory_of_the_cache_itself_is_told(make: MakeCache) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from support import Clock, MakeCache
+from cachecore import Cache
+from support import Clock, MakeCache, check
 
 
 def replay(cache: Any, keys: list[int]) -> float:
@@ -111,19 +112,52 @@ def test_what_costs_more_is_kept_longer(make: MakeCache) -> None:
     assert kept["dear"] > 2 * kept["cheap"]
 
 
+def resist(cache: Cache[Any, Any], keys: int) -> int:
+    """How many of the keys 0 ... keys - 1 are left after others, asked for twice each."""
+    for i in range(10**6, 10**6 + 20_000):
+        cache[i] = i
+        assert cache[i] == i
+    return sum(key in cache for key in range(keys))
+
+
+@pytest.mark.parametrize("bound", [{"maxsize": 200}, {"max_bytes": 30_000}])
+def test_what_is_dear_stays(make: MakeCache, bound: dict[str, int]) -> None:
+    left = {}
+    for cost in (1, 100):
+        cache = make(**bound)
+        for key in range(100):
+            cache.set(key, key, cost=cost)
+        left[cost] = resist(cache, 100)
+        check(cache)
+    assert left[100] > 60 > 30 > left[1]
+
+
 def test_an_overwrite_takes_the_new_cost(make: MakeCache) -> None:
-    cache = make(8)
-    cache["k"] = 1
-    cache.set("k", 2, cost=1000)
-    assert cache.hottest(1) == [("k", 1000)]
-    cache.set("k", 3, cost=10)  # what it has is worth more
-    cache["k"] = 4
-    assert cache.hottest(1) == [("k", 1000)]
+    left = {}
+    for way in ("dear", "made dear", "made cheap"):
+        cache = make(200)
+        for key in range(100):
+            cache.set(key, key, cost=1 if way == "made dear" else 100)
+        for key in range(100):
+            if way == "made dear":
+                cache.set(key, key, cost=100)
+            elif way == "made cheap":
+                cache[key] = key
+        left[way] = resist(cache, 100)
+    assert min(left["dear"], left["made dear"]) > 60 > 30 > left["made cheap"]
+
+
+def test_costs_are_copied_and_no_frequencies(make: MakeCache) -> None:
+    cache = make(200)
+    for key in range(100):
+        cache.set(key, key, cost=100)
+    assert cache.hottest(1)[0][1] == 1
+    assert resist(cache.copy(), 100) > 60
 
 
 @pytest.mark.parametrize("way", ["deletions", "clear", "resize"])
 def test_counts_age_by_what_fits_now(make: MakeCache, way: str) -> None:
-    """Not by what fitted once: they halve every 30 x capacity accesses, and 5000 at least."""
+    """Not by what fitted once: they halve every 100 x capacity accesses, and 5000 at least."""
     cache = make(max_bytes="15MB")
     cache.update(dict.fromkeys(range(100_000)))
     if way == "deletions":
@@ -133,7 +167,7 @@ def test_counts_age_by_what_fits_now(make: MakeCache, way: str) -> None:
     cache.resize(max_bytes="15KB")
     cache["hot"] = 1
     cache.get_many(["hot"] * 1000)
-    cache.update(dict.fromkeys(range(200_000, 210_000)))
+    cache.update(dict.fromkeys(range(200_000, 240_000)))
     assert dict(cache.hottest(1000)).get("hot", 0) <= 500
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachecore import Cache
-from support import Clock, MakeCache, Value, check
+from support import ENTRY_OVERHEAD, Clock, MakeCache, Value, check
 
 EXACT = 0.01  # seconds: what a TTL promises
 DAY = 86400.0
@@ -369,3 +370,17 @@ def test_jitter_spares_those_that_never_expire(clock: Clock, make: MakeCache) ->
     assert cache.get_ttl("a") is cache.get_ttl("b") is None
     cache.set("c", 1, ttl=10)
     assert 5 - EXACT <= seconds_left(cache, "c") <= 10
+
+
+def test_what_expired_long_ago_counts_its_bytes(make: MakeCache, clock: Clock) -> None:
+    """The clock has moved past what a record can say of its deadline."""
+    cache = make(10, timer=clock)
+    cache.set("gone", bytes(8), ttl=3)
+    cache["kept"] = bytes(8)
+    clock.advance(60 * DAY)
+    assert "gone" not in cache
+    cache.resize(max_bytes=10_000)
+    assert cache.stats().bytes == sum(
+        sys.getsizeof(k) + 8 + ENTRY_OVERHEAD for k in ("gone", "kept")
+    )
+    assert list(cache) == ["kept"]

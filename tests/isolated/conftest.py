@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 
@@ -60,6 +61,8 @@ def run_test(path: str, name: str, parameters: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["isolated_test"] = module
     spec.loader.exec_module(module)
+    # A shell's background jobs, and with them all that they start, ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         getattr(module, name)(**ast.literal_eval(parameters))
     except pytest.skip.Exception as skipped:
