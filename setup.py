@@ -24,18 +24,21 @@ MODES = {
     ),
 }
 # No -march: what is built here must run on any machine of the platform.
-COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# No fused multiplication: the policy's floats are to be the same everywhere.
+COMPILE = ["-std=gnu11", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
 LTO = "-flto=auto"  # a set at capacity takes 9 % less time
 # What Cython generates leaves parameters unused and casts method pointers.
 QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 # No pickling by field and no doctest table: neither is meant, and both would need stubs.
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
+CORE = sorted(glob("src/core/*.c"))
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 MODULES = {
     "_arrays": [],
-    "_core": sorted({*glob("src/core/*.c"), *glob("src/python/*.c")} - {*MEMO}),
+    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO})],
     "_flight": [],
     "_memo": MEMO,
+    "_simulate": CORE,
 }
 
 

@@ -24,14 +24,26 @@ LAYERS = [
     {"sentinel", "settings", "stats"},
     {"async_flight", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_memo"},
+    {"_memo", "_simulate"},
     {"__init__"},
+    {"plan"},
     {"cli"},
     {"__main__"},
 ]
 # The C units from the bottom up; each includes only headers of those before it, and its own.
 C_ORDER = {
-    "core": ["base", "clock", "pages", "index", "sketch", "ghosts", "age", "policy", "loads"],
+    "core": [
+        "base",
+        "clock",
+        "pages",
+        "index",
+        "sketch",
+        "ghosts",
+        "age",
+        "policy",
+        "loads",
+        "simulator",
+    ],
     "python": [
         "keys",
         "table",

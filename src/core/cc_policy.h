@@ -29,6 +29,7 @@
 
 #include "cc_base.h"
 #include "cc_ghosts.h"
+#include "cc_index.h"
 #include "cc_sketch.h"
 
 typedef struct {
@@ -199,6 +200,20 @@ CC_INLINE uint64_t cc_window_size(const cc_policy *policy)
 CC_INLINE uint64_t cc_capacity_size(const cc_policy *policy)
 {
     return policy->by_size ? policy->capacity_load : policy->capacity;
+}
+
+/* Puts an index of all entries, with room for `entries`, in place of another; false: no memory,
+   unchanged. */
+CC_INLINE bool cc_policy_reindex(const cc_policy *policy, cc_index *index, uint32_t entries)
+{
+    cc_index old = *index;
+    if (!cc_index_alloc(index, entries))
+        return false;
+    for (uint32_t slot = 0; slot < policy->used; slot++)
+        if (cc_record_live(&policy->records[slot]))
+            cc_index_add(index, policy->records[slot].meta.hash, slot);
+    cc_index_free(&old);
+    return true;
 }
 
 /* The use word with its count halved for each epoch it missed. */

@@ -258,20 +258,6 @@ void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leav
     table->left[reason]++;
 }
 
-/* An index for `entries`, filled from the records; false: no memory, unchanged. */
-static bool rebuild_index(cc_table *table, uint32_t entries)
-{
-    cc_index old = table->index;
-    if (!cc_index_alloc(&table->index, entries))
-        return false;
-    for (uint32_t slot = 0; slot < table->policy.used; slot++)
-        if (cc_record_live(&table->policy.records[slot]))
-            cc_index_add(&table->index, table->policy.records[slot].meta.hash, slot);
-    cc_index_free(&old);
-    table->version++;
-    return true;
-}
-
 /* Brings the entries together when three quarters of the slots stand empty, lest sampling them
    find nothing. Without memory for it the table stays as it is. */
 static CC_COLD void compact(cc_table *table)
@@ -398,7 +384,10 @@ static bool reserve(cc_table *table, bool far)
         return false;
     if (far && !cc_table_fit_deadlines(table))
         return false;
-    return !cc_index_full(&table->index) || rebuild_index(table, table->index.entries + 1);
+    if (CC_LIKELY(!cc_index_full(&table->index)))
+        return true;
+    table->version++;
+    return cc_policy_reindex(&table->policy, &table->index, table->index.entries + 1);
 }
 
 static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, int64_t now,
