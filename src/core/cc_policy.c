@@ -9,7 +9,7 @@
 enum {
     EPOCH_ACCESSES = 100,    /* x capacity: accesses between two halvings of all counts ... */
     EPOCH_LEAST = 5000,      /* ... but at least so many */
-    LINES = 4,               /* lines of two records looked at for a weaker opponent ... */
+    LINES = 6,               /* lines of two records looked at for a weaker opponent ... */
     LINES_FIRST = 8,         /* ... when there is none from before */
     REQUEUES = 16,           /* visited entries sent back to the window's start in one operation */
     MOVES = 4,               /* entries moved into main in one operation when the window shrinks */

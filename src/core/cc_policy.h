@@ -69,7 +69,7 @@ typedef enum { CC_EVICTED, CC_REJECTED, CC_EXPIRED, CC_DELETED } cc_reason;
 
 #define CC_NO_SLOT UINT32_MAX
 #define CC_NO_LIMIT UINT32_MAX
-enum { CC_DRAWS = 4 }; /* lines of records drawn for the next contest at most */
+enum { CC_DRAWS = 6 }; /* lines of records drawn for the next contest at most */
 
 typedef struct {
     cc_record *records;
