@@ -22,7 +22,7 @@ bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
     while (span >> ghosts->unit > SPAN_STAMPS)
         ghosts->unit++;
     ghosts->span = (uint32_t)(span >> ghosts->unit);
-    ghosts->places = cc_pages_alloc(cc_ghosts_size(ghosts));
+    ghosts->places = cc_pages_alloc_small(cc_ghosts_size(ghosts));
     if (ghosts->places == NULL)
         ghosts->lines = 0;
     return ghosts->places != NULL;

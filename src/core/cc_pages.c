@@ -41,11 +41,18 @@ static void *map_aligned(size_t size)
     if (start > base)
         munmap(base, (size_t)(start - base));
     munmap(start + size, (size_t)(base + room - (start + size)));
-    offer_huge_pages(start, size);
     return start;
 }
 
 void *cc_pages_alloc(size_t size)
+{
+    void *pages = cc_pages_alloc_small(size);
+    if (pages != NULL && size >= MAPPED_FROM)
+        offer_huge_pages(pages, round_up(size, PAGE));
+    return pages;
+}
+
+void *cc_pages_alloc_small(size_t size)
 {
     if (size == 0 || size > SIZE_MAX / 2)
         return NULL;

@@ -17,8 +17,8 @@ bool cc_sketch_init(cc_sketch *sketch, uint32_t lines)
     memset(sketch, 0, sizeof *sketch);
     sketch->lines = (uint32_t)cc_pow2_ceil(lines < 2 ? 2 : lines);
     sketch->shift = 64 - cc_log2_floor(sketch->lines);
-    sketch->counters = cc_pages_alloc(counters_size(sketch));
-    sketch->epochs = cc_pages_alloc(sketch->lines);
+    sketch->counters = cc_pages_alloc_small(counters_size(sketch));
+    sketch->epochs = cc_pages_alloc_small(sketch->lines);
     if (sketch->counters != NULL && sketch->epochs != NULL)
         return true;
     cc_sketch_free(sketch);

@@ -153,10 +153,10 @@ static PyObject *in_order(const cc_rows *rows, PyObject *value)
 }
 
 /* True while the values are rows, and `out` the memory, that they were when they were looked at: what
-   ran since to copy other values may have changed them. */
-static bool still_there(const cc_rows *rows, PyObject **values)
+   ran since to copy other values (`copied` of them) may have changed them. */
+static bool still_there(const cc_rows *rows, PyObject **values, Py_ssize_t copied)
 {
-    for (Py_ssize_t i = 0; i < rows->count; i++) {
+    for (Py_ssize_t i = 0; copied > 0 && i < rows->count; i++) {
         if (values[i] == NULL || PyBytes_CheckExact(values[i]))
             continue;
         PyArrayObject *array = (PyArrayObject *)values[i];
@@ -197,7 +197,8 @@ static CC_NOINLINE PyObject *fitting(const cc_rows *rows, PyObject *value, PyObj
     return NULL;
 }
 
-static bool check_values(const cc_rows *rows, PyObject *keys, PyObject **values)
+static bool check_values(const cc_rows *rows, PyObject *keys, PyObject **values,
+                         Py_ssize_t *copied)
 {
     for (Py_ssize_t i = 0; i < rows->count; i++) {
         if (i + HEADERS_AHEAD < rows->count && values[i + HEADERS_AHEAD] != NULL) {
@@ -211,6 +212,7 @@ static bool check_values(const cc_rows *rows, PyObject *keys, PyObject **values)
         Py_XDECREF(key);
         if (fit == NULL)
             return false;
+        ++*copied;
         Py_SETREF(values[i], fit);
     }
     return true;
@@ -258,8 +260,9 @@ bool cc_table_gather(cc_table *table, PyObject *keys, const cc_rows *rows, char 
         PyErr_NoMemory();
         return false;
     }
+    Py_ssize_t copied = 0;
     bool done = cc_table_look_up_many(table, keys, values, rows->count)
-                && check_values(rows, keys, values) && still_there(rows, values);
+                && check_values(rows, keys, values, &copied) && still_there(rows, values, copied);
     if (done)
         copy_rows(rows, values, found);
     for (Py_ssize_t i = 0; i < rows->count; i++)
