@@ -477,7 +477,7 @@ cdef class Cache:
     def hottest(self, n):
         """The `n` entries asked for most often of late: a list of (key, frequency), highest first.
 
-        A frequency counts look-ups, halved every 100 x capacity accesses, from what was remembered
+        A frequency counts look-ups, halved every 60 x capacity accesses, from what was remembered
         of the key when it came. O(entries).
         """
         cdef int64_t now

@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum {
-    EPOCH_ACCESSES = 100,    /* x capacity: accesses between two halvings of all counts ... */
+    EPOCH_ACCESSES = 60,     /* x capacity: accesses between two halvings of all counts ... */
     EPOCH_LEAST = 5000,      /* ... but at least so many */
     LINES = 6,               /* lines of two records looked at for a weaker opponent ... */
     LINES_FIRST = 8,         /* ... when there is none from before */

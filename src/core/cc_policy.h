@@ -16,7 +16,7 @@
  *    age in accesses; times cost / size^(3/4) where entries differ in those. The weakest two seen stay the challengers' opponents while they are resident.
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
  *    that come back move the border between window and main.
- *  - Counts halve every 100 x capacity accesses, lazily, by epoch.
+ *  - Counts halve every 60 x capacity accesses, lazily, by epoch.
  *
  * Every operation is O(1), most of them amortised: a requeue is paid for by the hit before it, and
  * at most 16 happen in one operation. Not thread safe: one lock, or the GIL, around it.

@@ -157,7 +157,7 @@ def test_costs_are_copied_and_no_frequencies(make: MakeCache) -> None:
 
 @pytest.mark.parametrize("way", ["deletions", "clear", "resize"])
 def test_counts_age_by_what_fits_now(make: MakeCache, way: str) -> None:
-    """Not by what fitted once: they halve every 100 x capacity accesses, and 5000 at least."""
+    """Not by what fitted once: they halve every 60 x capacity accesses, and 5000 at least."""
     cache = make(max_bytes="15MB")
     cache.update(dict.fromkeys(range(100_000)))
     if way == "deletions":
