@@ -22,8 +22,10 @@ void cc_loads_free(cc_policy *policy)
    entries. */
 static float worth_of(const cc_policy *policy, uint64_t size, double cost)
 {
+    if (!policy->by_size)
+        return (float)cost;
     double root = sqrt((double)(size + (size == 0)));
-    return (float)(policy->by_size ? cost / (root * sqrt(root)) : cost);
+    return (float)(cost / (root * sqrt(root)));
 }
 
 void cc_policy_set_load(cc_policy *policy, uint32_t slot, uint64_t size, double cost)
@@ -56,9 +58,9 @@ bool cc_loads_grow(cc_policy *policy)
 
 bool cc_policy_keep_loads(cc_policy *policy, bool by_size)
 {
-    policy->loaded = true;
     if (policy->loads_room < policy->room && !cc_loads_grow(policy))
         return false;
+    policy->loaded = true;
     policy->by_size = by_size;
     policy->capacity_load = policy->load;
     for (uint32_t slot = 0; slot < policy->used; slot++) {

@@ -113,8 +113,8 @@ void cc_policy_free(cc_policy *policy)
 
 size_t cc_policy_size(const cc_policy *policy)
 {
-    return records_size(policy) + ring_size(policy) + cc_loads_size(policy) + cc_ghosts_size(&policy->ghosts)
-           + cc_sketch_size(&policy->sketch);
+    return records_size(policy) + ring_size(policy) + cc_loads_size(policy)
+           + cc_ghosts_size(&policy->ghosts) + cc_sketch_size(&policy->sketch);
 }
 
 uint32_t cc_policy_frequency(const cc_policy *policy, uint32_t slot)
@@ -345,7 +345,7 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, doubl
     policy->window++;
     policy->live++;
     if (policy->loads != NULL) {
-        policy->loads[slot].size = 0;
+        policy->loads[slot].size = 0; /* compaction leaves what was there */
         cc_policy_set_load(policy, slot, size, cost);
         policy->mean_cost += (policy->loads[slot].cost - policy->mean_cost) / MEAN_OVER;
     }
@@ -368,7 +368,7 @@ void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason)
                        reason == CC_EVICTED ? CC_GHOST_EVICTED : CC_GHOST_REJECTED,
                        cc_entry_size(policy, slot));
     cc_sketch_raise(&policy->sketch, meta->hash, count_of(policy, meta));
-    cc_policy_set_load(policy, slot, 0, 1);
+    cc_loads_take(policy, slot);
     policy->live--;
     if (cc_meta_state(meta) == CC_MAIN) {
         free_slot(policy, slot);
@@ -497,7 +497,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
     shorten_window(policy, MOVES);
 
     uint32_t main = policy->live - policy->window;
-    if (main > 0 && cc_window_size(policy) < window_target(policy)) { /* the window has grown: main makes room */
+    if (main > 0 && cc_window_size(policy) < window_target(policy)) { /* it has grown: main gives */
         uint32_t victim = weakest_main(policy, now);
         *reason = expired(&policy->records[victim].meta, now) ? CC_EXPIRED : CC_EVICTED;
         return victim;

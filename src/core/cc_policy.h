@@ -13,7 +13,8 @@
  *    it moves to the main region if that has room, or contests a victim there and must be
  *    strictly more frequent.
  *  - A victim has the lowest frequency / ln(age + e)^p among a few random main entries (p = 3),
- *    age in accesses; times cost / size^(3/4) where entries differ in those. The weakest two seen stay the challengers' opponents while they are resident.
+ *    age in accesses; times cost / size^(3/4) where entries differ in those. The weakest two seen
+ *    stay the challengers' opponents while they are resident.
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
  *    that come back move the border between window and main.
  *  - Counts halve every 60 x capacity accesses, lazily, by epoch.
@@ -119,7 +120,7 @@ void cc_policy_free(cc_policy *policy);
    the caller frees when it has taken what it owns out of the records. */
 void cc_policy_renew(cc_policy *policy, cc_policy *old);
 
-/* Bytes held: records, queue, ghosts, sketch. */
+/* Bytes held: records, queue, loads, ghosts, sketch. */
 size_t cc_policy_size(const cc_policy *policy);
 
 /* Makes sure that one more entry can be inserted without memory; false: none to be had. */
@@ -184,6 +185,18 @@ CC_INLINE bool cc_record_live(const cc_record *record)
 {
     unsigned state = cc_meta_state(&record->meta);
     return state == CC_WINDOW || state == CC_MAIN;
+}
+
+/* Takes an entry that is about to leave out of the sums, and leaves its size 0. */
+CC_INLINE void cc_loads_take(cc_policy *policy, uint32_t slot)
+{
+    if (CC_LIKELY(policy->loads == NULL))
+        return;
+    cc_load *load = &policy->loads[slot];
+    policy->load -= load->size;
+    if (cc_meta_state(&policy->records[slot].meta) == CC_WINDOW)
+        policy->window_load -= load->size;
+    load->size = 0;
 }
 
 /* The size of an entry, of the window and of all that fits, in what the bound is measured in. */

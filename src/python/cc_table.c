@@ -386,8 +386,10 @@ static bool reserve(cc_table *table, bool far)
         return false;
     if (CC_LIKELY(!cc_index_full(&table->index)))
         return true;
+    if (!cc_policy_reindex(&table->policy, &table->index, table->index.entries + 1))
+        return false;
     table->version++;
-    return cc_policy_reindex(&table->policy, &table->index, table->index.entries + 1);
+    return true;
 }
 
 static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *item, int64_t now,
