@@ -42,6 +42,7 @@ class Cache(MutableMapping[_K, _V]):
         copy_arrays: bool = True,
         timer: Callable[[], float] | None = None,
         name: str | None = None,
+        sketch_bytes: int | str | None = None,
     ) -> None: ...
     @property
     def maxsize(self) -> int | None: ...

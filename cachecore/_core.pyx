@@ -27,7 +27,8 @@ import numpy as np
 from cachecore._flight import Flights
 from cachecore.sentinel import MISSING
 from cachecore.settings import (
-    bounds, check_kinds, check_rows, positive_int, price, seconds, sequence_of, share, value_size,
+    bounds, check_kinds, check_rows, positive_int, price, seconds, sequence_of, share,
+    sketch_size, value_size,
 )
 from cachecore.stats import CacheStats
 from cachecore.views import CacheItems, CacheKeys, CacheValues, text_of
@@ -136,13 +137,15 @@ cdef CacheIterator iterate(Cache cache, int kind):
     return iterator
 
 
-cdef int configure(Cache cache, object maxsize, object max_bytes, object timer) except -1:
-    """Gives a new cache its bounds and its clock."""
+cdef int configure(Cache cache, object maxsize, object max_bytes, object timer,
+                   uint64_t sketch_bytes) except -1:
+    """Gives a new cache its bounds, its clock and its sketch's size."""
     if cache.ready:
         raise RuntimeError("this cache is initialised already; see resize() and clear()")
     cdef bint sized = max_bytes is not None or cache.getsizeof is not None
     cc_table_init(&cache.table, maxsize or 0, CC_NO_BOUND if max_bytes is None else max_bytes,
                   sized, int.from_bytes(urandom(8), "little"))
+    cache.table.policy.sketch_bytes = sketch_bytes
     if timer is not None:
         Py_INCREF(timer)
         cache.table.timer = <PyObject *>timer
@@ -174,6 +177,8 @@ cdef class Cache:
         timer: a function of no arguments that returns seconds and never goes backwards; by
             default the system's coarse monotonic clock.
         name: for people and metrics.
+        sketch_bytes: memory of the sketch that remembers how often absent keys were asked for;
+            None: 512 KiB, from 65,536 entries on 8 bytes an entry, below 2,048 less.
 
     Keys are hashable objects, values any. Like a dict's, every operation is atomic under the GIL,
     and O(1) on average; unlike a dict's, entries may leave at any insertion, though never the one
@@ -191,15 +196,16 @@ cdef class Cache:
         self.lifetime = INFINITY
 
     def __init__(self, maxsize=None, *, max_bytes=None, ttl=None, ttl_jitter=0.0, getsizeof=None,
-                 on_evict=None, copy_arrays=True, timer=None, name=None):
+                 on_evict=None, copy_arrays=True, timer=None, name=None, sketch_bytes=None):
         maxsize, max_bytes = bounds(maxsize, max_bytes)
+        sketch = sketch_size(sketch_bytes)
         lifetime = INFINITY if ttl is None else seconds(ttl, "ttl")
         jitter = share(ttl_jitter, "ttl_jitter")
         check_kinds(getsizeof, on_evict, timer, copy_arrays, name)
         self.lifetime, self.jitter = lifetime, jitter
         self.getsizeof, self.on_evict = getsizeof, on_evict
         self.copy_arrays, self.name = copy_arrays, name
-        configure(self, maxsize, max_bytes, timer)
+        configure(self, maxsize, max_bytes, timer, sketch)
 
     # --- one key
 
@@ -509,15 +515,13 @@ cdef class Cache:
         The new object's __init__ is not called; a subclass's attributes are copied as they are.
         """
         cdef Cache other = type(self).__new__(type(self))
-        other.lifetime = self.lifetime
-        other.jitter = self.jitter
-        other.getsizeof = self.getsizeof
-        other.on_evict = self.on_evict
-        other.copy_arrays = self.copy_arrays
-        other.name = self.name
+        other.lifetime, other.jitter = self.lifetime, self.jitter
+        other.getsizeof, other.on_evict = self.getsizeof, self.on_evict
+        other.copy_arrays, other.name = self.copy_arrays, self.name
         if self.ready:
             configure(other, self.maxsize, self.max_bytes,
-                      None if self.table.timer == NULL else <object>self.table.timer)
+                      None if self.table.timer == NULL else <object>self.table.timer,
+                      self.table.policy.sketch_bytes)
             for key, value, left, cost, frequency in entries(self):
                 put(other, key, value, left, cost, False, frequency)
         if hasattr(self, "__dict__"):

@@ -14,5 +14,6 @@ def run(
     max_bytes: int | None,
     lifetime: int,
     seed: int,
+    sketch_bytes: int,
     samples: int,
 ) -> dict[str, Any]: ...

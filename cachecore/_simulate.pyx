@@ -10,6 +10,7 @@ cdef extern from "cc_simulator.h":
         uint32_t live, window
         uint64_t load, window_load
         bint by_size
+        uint64_t sketch_bytes
 
     ctypedef struct cc_simulator:
         cc_policy policy
@@ -36,7 +37,7 @@ cdef extern from "cc_simulator.h":
 
 def run(const int64_t[::1] keys, const int64_t[::1] sizes, const double[::1] costs,
         const uint32_t[::1] times, maxsize, max_bytes, uint32_t lifetime, uint64_t seed,
-        size_t samples):
+        uint64_t sketch_bytes, size_t samples):
     """Serves all requests and returns the counts, and the window's share after each of `samples`
     equal parts of the trace. MemoryError: there was none. Other threads run meanwhile."""
     cdef cc_simulator simulator
@@ -50,6 +51,7 @@ def run(const int64_t[::1] keys, const int64_t[::1] sizes, const double[::1] cos
     requests.times = &times[0] if times is not None and count else NULL
     cc_simulator_init(&simulator, CC_NO_LIMIT if maxsize is None else min(maxsize, 2**31 - 1),
                       2**64 - 1 if max_bytes is None else max_bytes, lifetime, weighed, seed)
+    simulator.policy.sketch_bytes = sketch_bytes
     window = np.zeros(samples)
     try:
         for part in range(samples):

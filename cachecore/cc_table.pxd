@@ -14,6 +14,7 @@ cdef extern from "cc_table.h":
         uint32_t used
         uint32_t live
         uint32_t limit
+        uint64_t sketch_bytes
 
     ctypedef struct cc_meta:
         uint32_t expiry

@@ -38,6 +38,16 @@ def size_in_bytes(value: Any, name: str) -> int:
     return positive_int(2**63 if size >= 2**63 else int(size), name)
 
 
+def sketch_size(value: Any) -> int:
+    """`sketch_bytes`: 0, which follows the capacity, for None; else 64 bytes ... 128 GB."""
+    if value is None:
+        return 0
+    size = size_in_bytes(value, "sketch_bytes")
+    if not 64 <= size <= 2**37:
+        raise ValueError(f"sketch_bytes must be between 64 and 2**37, not {size}")
+    return size
+
+
 def _number(value: Any, name: str, what: str) -> float:
     """`value` as a float; what is too large for one is infinite."""
     kind = type(value)

@@ -75,7 +75,7 @@ need "aarch64-linux-gnu-gcc --version" gcc-aarch64-linux-gnu libc6-dev-arm64-cro
 need "qemu-aarch64 --version" qemu-user
 for prefix in "" aarch64-linux-gnu-; do
     "${prefix}gcc" -std=gnu11 -O3 -Wall -Wextra -Werror -static -Isrc/core \
-        tests/core/selftest.c src/core/*.c -o "$work/${prefix}selftest"
+        tests/core/selftest.c src/core/*.c -o "$work/${prefix}selftest" -lm
 done
 here=$("$work/selftest")
 there=$(qemu-aarch64 "$work/aarch64-linux-gnu-selftest")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachecore._simulate import run
-from cachecore.settings import bounds, seconds
+from cachecore.settings import bounds, seconds, sketch_size
 
 MOST_SAMPLES = 500  # of the window
 LATEST = 2**30  # of the simulator's 32-bit times; a lifetime may take it as far again
@@ -66,6 +66,7 @@ def simulate(
     times: npt.ArrayLike | None = None,
     ttl: float | None = None,
     seed: int = 0,
+    sketch_bytes: int | str | None = None,
 ) -> SimulationResult:
     """Run a trace through the policy of `Cache`: look each key up and, on a miss, set it.
 
@@ -83,6 +84,7 @@ def simulate(
         times: seconds at which the requests were made, n numbers that never fall.
         ttl: seconds that an entry lives; needs `times`. Kept to a 2^-30th of the trace's span.
         seed: of the policy's random choices, 0 ... 2^64 - 1.
+        sketch_bytes: as of `Cache`.
 
     Raises:
         ValueError, TypeError: an argument is out of range or of the wrong kind; it is named.
@@ -115,6 +117,7 @@ def simulate(
         most_bytes,
         lifetime,
         seed,
+        sketch_size(sketch_bytes),
         min(count, MOST_SAMPLES),
     )
     bytes_hit, cost_hit = counts.pop("bytes_hit"), counts.pop("cost_hit")

@@ -16,7 +16,6 @@ enum {
     AHEAD = 4,               /* operations between fetching a record and needing it */
     GHOST_STEP = 3,          /* entries by which a ghost that came back moves the border */
     MEAN_OVER = 1024,        /* insertions that the mean cost remembers */
-    SKETCH_LINES_ENTRY = 4,  /* lines of the sketch an entry, up to CC_SKETCH_FULL_LINES */
     LEAST_ROOM = 16,
 };
 
@@ -87,10 +86,11 @@ void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed)
 /* Forgets everything but what it was made for. */
 static void start_anew(cc_policy *policy)
 {
-    bool loaded = policy->loaded, by_size = policy->by_size;
-    cc_policy_init(policy, policy->limit, policy->random);
-    policy->loaded = loaded;
-    policy->by_size = by_size;
+    cc_policy old = *policy;
+    cc_policy_init(policy, old.limit, old.random);
+    policy->loaded = old.loaded;
+    policy->by_size = old.by_size;
+    policy->sketch_bytes = old.sketch_bytes;
 }
 
 void cc_policy_renew(cc_policy *policy, cc_policy *old)
@@ -294,16 +294,10 @@ static void begin_epoch(cc_policy *policy)
    twice as much fits. Without memory for them the policy is blinder, and goes on. */
 static CC_COLD void fit(cc_policy *policy)
 {
-    uint64_t lines = (uint64_t)SKETCH_LINES_ENTRY * policy->capacity;
-    if (lines > CC_SKETCH_FULL_LINES)
-        lines = CC_SKETCH_FULL_LINES;
     policy->fitted = policy->capacity;
     cc_ghosts_free(&policy->ghosts);
     cc_ghosts_init(&policy->ghosts, policy->capacity, cc_capacity_size(policy));
-    if (lines > policy->sketch.lines) {
-        cc_sketch_free(&policy->sketch);
-        cc_sketch_init(&policy->sketch, (uint32_t)lines);
-    }
+    cc_sketch_fit(&policy->sketch, policy->capacity, policy->sketch_bytes);
 }
 
 /* --- insertion and removal ------------------------------------------------------------------ */

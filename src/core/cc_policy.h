@@ -102,6 +102,7 @@ typedef struct {
 
     uint32_t capacity; /* entries that fit, as last seen under pressure */
     uint32_t fitted;   /* capacity the ghosts and the sketch were made for */
+    uint64_t sketch_bytes; /* what the sketch's counters may take, set by the owner; 0: it follows the capacity */
 
     uint32_t opponents[2]; /* the weakest met so far: they count while they are in main */
     uint32_t drawn;        /* lines that are drawn already, and being fetched */
@@ -111,7 +112,8 @@ typedef struct {
     cc_sketch sketch;
 } cc_policy;
 
-/* An empty policy for at most `limit` entries. Takes no memory. */
+/* An empty policy for at most `limit` entries. Takes no memory. The owner may then set `loaded`,
+   `by_size` and `sketch_bytes`. */
 void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed);
 
 void cc_policy_free(cc_policy *policy);

@@ -38,6 +38,7 @@ CONSTRUCTION: dict[str, list[Any]] = {
     "timer": [*NOT_CALLABLE, 0.0],
     "copy_arrays": [0, 1, None, "yes"],
     "name": [5, b"name", []],
+    "sketch_bytes": [*BAD_BOUNDS, *BAD_SIZES, 1, 63, 2**37 + 1, "1TB"],
 }
 
 

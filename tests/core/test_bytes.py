@@ -298,7 +298,8 @@ def test_entries_and_bytes_are_bounded_together(make: MakeCache) -> None:
     cache = make(30, max_bytes=8000)
     longest, largest = 0, 0
     for i in range(3000):
-        cache[i % 97] = b"x" * rng.choice([0, 0, 0, 100, 1000])
+        sizes = [0, 100] if i < 1000 else [1000] if i < 2000 else [0, 0, 0, 100, 1000]
+        cache[i % 97] = b"x" * rng.choice(sizes)
         longest, largest = max(longest, len(cache)), max(largest, cache.stats().bytes)
         check(cache)
     assert longest == 30

@@ -218,3 +218,28 @@ def test_eviction_copes_with_bulk_deletions(make: MakeCache) -> None:
             cache[round_, "after", i] = i
             assert cache[round_, "after", i] == i
         cache._check()
+
+
+def memory(entries: int, **settings: Any) -> int:
+    """Bytes that a full cache holds beside its objects."""
+    cache: Cache[int, None] = Cache(entries, **settings)
+    cache.update(dict.fromkeys(range(entries + 1)))
+    return cache.__sizeof__()
+
+
+def test_the_sketch_grows_with_the_capacity_unless_it_is_pinned(make: MakeCache) -> None:
+    least = memory(200_000, sketch_bytes=64)
+    assert 7 * 200_000 < memory(200_000) - least <= 8 * 200_000
+    assert 2**21 < memory(200_000, sketch_bytes="2MB") - least < 2**21 * 1.02
+    assert 2**19 < memory(10_000) - memory(10_000, sketch_bytes=64) < 2**19 * 1.02
+    assert memory(100) - memory(100, sketch_bytes=64) < 100 * 260
+    pinned = make(10_000, sketch_bytes=64)
+    pinned.update(dict.fromkeys(range(20_000)))
+    copied = pinned.copy()
+    copied.update(dict.fromkeys(range(20_000)))
+    assert copied.__sizeof__() < memory(10_000) - 2**18
+
+
+def test_a_narrow_sketch_still_tells_the_frequent_from_the_rare(make: MakeCache) -> None:
+    keys = zipf(random.Random(1), 100_000, 20_000)
+    assert replay(make(500, sketch_bytes=2000), keys) > replay(LRU(500), keys) + 0.03
