@@ -1,9 +1,10 @@
-"""The policy against thirteen others on real traces: `ci/bench.sh policy`, a table and a PNG.
+"""The policy against others on real traces: `ci/bench.sh policy`, tables and a PNG.
 
 python asv_bench/policy.py [--traces FOLDER] [--seeds N] [--png FILE]
 
-Runs `cachecore.plan.simulate` at the capacities of reference_hit_ratios.csv, which holds what the
-others hit there and where that was measured; the folder is ../shared/traces.
+Runs `cachecore.plan.simulate` at the capacities of reference_hit_ratios.csv, which holds what
+thirteen others hit there and where that was measured; the folder is ../shared/traces. Then under
+bounds of bytes, beside libcachesim's GDSF and LRU, and with costs, beside a cache that is not told.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from cachecore import Cache
 from cachecore.plan import simulate
 from report import HEADINGS, Line, markdown
 
@@ -139,6 +142,93 @@ def draw(cases: list[Case], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def peer_ratios(keys: np.ndarray, sizes: np.ndarray, max_bytes: int) -> dict[str, np.ndarray]:
+    """Return the object and byte hit ratio of libcachesim's policies under a bound of bytes."""
+    import libcachesim
+
+    layout = [("time", "<u4"), ("key", "<u8"), ("size", "<u4"), ("next", "<i8")]
+    requests = np.zeros(len(keys), layout)
+    requests["key"], requests["size"], requests["next"] = keys + 1, sizes, -2
+    ratios = {}
+    with tempfile.NamedTemporaryFile(suffix=".oracleGeneral") as file:
+        requests.tofile(file)
+        file.flush()
+        for name in ("GDSF", "LRU"):
+            reader = libcachesim.TraceReader(
+                file.name, libcachesim.TraceType.ORACLE_GENERAL_TRACE, libcachesim.ReaderInitParam()
+            )
+            missed = getattr(libcachesim, name)(max_bytes).process_trace(reader)
+            ratios[name] = 1 - np.array(missed)
+    return ratios
+
+
+def by_size(folder: Path, seeds: int) -> list[Line]:
+    """Return hit ratios under bounds of bytes beside their bars, and print all cases."""
+    names, rows, cases = ("cachecore", "GDSF", "LRU"), [], []
+    for trace in ("adaptsize", "cpio"):
+        arrays = np.load(folder / f"{trace}.npz")
+        keys, sizes = arrays["key"].astype(np.int64), arrays["size"].astype(np.int64)
+        whole = int(sizes[np.unique(keys, return_index=True)[1]].sum())
+        for share in (0.01, 0.05, 0.10, 0.25):
+            bound = int(whole * share)
+            ratios = peer_ratios(keys, sizes, bound)
+            ours = [
+                simulate(keys, sizes=sizes, max_bytes=bound, seed=seed) for seed in range(seeds)
+            ]
+            ratios["cachecore"] = np.mean(
+                [(r.hit_ratio, r.byte_hit_ratio or 0) for r in ours], axis=0
+            )
+            cases.append([100 * ratios[name] for name in names])
+            cells = [f"{case[0]:.1f} / {case[1]:.1f}" for case in cases[-1]]
+            rows.append([trace, f"{100 * share:g} %", *cells])
+    print(
+        markdown(["trace", "of its bytes", *(f"{n}, object / byte %" for n in names)], rows), "\n"
+    )
+    (ours_object, ours_byte), gdsf, lru = np.mean(cases, axis=0)
+    worst = min(case[0][0] - case[1][0] for case in cases)
+    return [
+        Line(
+            "object hit ratio by bytes",
+            "points above GDSF",
+            ours_object - gdsf[0],
+            1,
+            at_least=True,
+        ),
+        Line("its worst case", "points above GDSF", worst, -1, at_least=True),
+        Line("byte hit ratio", "points above GDSF", ours_byte - gdsf[1], 0, at_least=True),
+        Line("byte hit ratio", "points above LRU", ours_byte - lru[1], 0, at_least=True),
+    ]
+
+
+def missed_cost(keys: np.ndarray, costs: np.ndarray, maxsize: int) -> float:
+    """Return the cost of the misses of a cache that is told of no costs."""
+    cache: Cache[int, float] = Cache(maxsize)
+    total = 0.0
+    for key, cost in zip(keys.tolist(), costs.tolist(), strict=True):
+        if cache.get(key) is None:
+            cache[key] = cost
+            total += cost
+    return total
+
+
+def by_cost(folder: Path, seeds: int) -> list[Line]:
+    """Return the cost of misses, keys costing 1, 10 or 100, over that of the blind policy."""
+    lines = []
+    for trace in ("oltp", "scarab_a", "reco_s1"):
+        keys = np.load(folder / f"{trace}.npz")["key"].astype(np.int64)
+        distinct, which = np.unique(keys, return_inverse=True)
+        maxsize, shares = round(0.05 * len(distinct)), []
+        for seed in range(seeds):
+            rng = np.random.RandomState(seed)
+            costs = rng.choice([1.0, 10.0, 100.0], len(distinct))[which]
+            saved = simulate(keys, maxsize, costs=costs, seed=seed).cost_saved
+            assert saved is not None
+            shares.append((1 - saved) * costs.sum() / missed_cost(keys, costs, maxsize))
+        against = "blind to costs"
+        lines.append(Line(f"cost of misses, {trace}", against, float(np.mean(shares)), 0.85))
+    return lines
+
+
 def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -151,7 +241,9 @@ def main() -> None:
     start = time.perf_counter()
     cases = measure(options.traces, options.seeds)
     print(table(cases), "\n")
-    print(markdown(HEADINGS, [line.cells() for line in summary(cases)]))
+    lines = summary(cases) + by_size(options.traces, options.seeds)
+    lines += by_cost(options.traces, options.seeds)
+    print(markdown(HEADINGS, [line.cells() for line in lines]))
     draw(cases, options.png)
     print(f"\n{time.perf_counter() - start:.0f} s; chart: {options.png}")
 
