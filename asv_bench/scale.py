@@ -199,7 +199,7 @@ def recovery(quick: bool) -> Iterator[str]:
         rows.append([f"{capacity:,}", *cells])
         measure = f"requests until it recovers, {capacity:,} entries"
         lines.append(Line(measure, "a new LRU, to the same", after[0] / after[2], 1.2))
-    yield "Zipf 0.9, 100,000 keys, all replaced at once: requests until 90 % of the hit ratio is back"
+    yield "Zipf 0.9, 100,000 keys, all replaced at once: requests until 90 % of the hits are back"
     yield markdown(["entries", "steady, %", "LRU's, %", *waits], rows)
     yield markdown(HEADINGS, [line.cells() for line in lines])
 
