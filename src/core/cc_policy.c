@@ -1,8 +1,8 @@
 /* cc_policy.c — see cc_policy.h. */
 #include "cc_policy.h"
 
-#include "cc_age.h"
 #include "cc_pages.h"
+#include "cc_policy_score.h"
 
 #include <string.h>
 
@@ -23,33 +23,6 @@ enum {
 #define SHARE_FIRST ((uint32_t)(0.10 * 4294967296.0))
 #define SHARE_LEAST ((uint32_t)(0.01 * 4294967296.0))
 #define SHARE_MOST ((uint32_t)(0.99 * 4294967296.0))
-
-CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
-{
-    return cc_use_aged(meta->use, policy->epoch) & CC_COUNT_MAX;
-}
-
-/* The count times cost / size^(3/4), for entries that differ in those. What is dear stays so when its
-   count is halved to 0. */
-CC_INLINE float weighed(const cc_policy *policy, uint32_t slot)
-{
-    float count = (float)count_of(policy, &policy->records[slot].meta);
-    return (count + 0.5f) * policy->loads[slot].worth;
-}
-
-/* frequency / ln(age + e)^3, in units of 2^-32. */
-CC_INLINE float score(const cc_policy *policy, uint32_t slot)
-{
-    const cc_meta *meta = &policy->records[slot].meta;
-    uint64_t weight = cc_age_weight((uint32_t)policy->tick - meta->tick);
-    return CC_UNLIKELY(policy->loads != NULL) ? weighed(policy, slot) * (float)weight
-                                              : (float)(int64_t)(count_of(policy, meta) * weight);
-}
-
-CC_INLINE bool expired(const cc_meta *meta, uint32_t now)
-{
-    return meta->expiry - 1 < now; /* 0, never, wraps to the end of time */
-}
 
 CC_INLINE void set_state(cc_meta *meta, unsigned state)
 {
@@ -99,6 +72,7 @@ void cc_policy_renew(cc_policy *policy, cc_policy *old)
     start_anew(policy);
     policy->tick = old->tick;
     policy->next_epoch = old->tick + EPOCH_LEAST;
+    policy->watch.since = old->tick;
 }
 
 void cc_policy_free(cc_policy *policy)
@@ -325,6 +299,9 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, doubl
         move_border(policy, ghost, cc_cost_within(cost) / policy->mean_cost);
     if (CC_UNLIKELY(++policy->tick >= policy->next_epoch))
         begin_epoch(policy);
+    bool rejected = ghost == CC_GHOST_REJECTED;
+    if (cc_watch_inserted(&policy->watch, policy->tick, rejected, policy->capacity))
+        policy->replaced = policy->tick;
     uint32_t count = cc_sketch_estimate(&policy->sketch, hash) + 1;
 
     cc_record *record = &policy->records[slot];
@@ -457,7 +434,7 @@ static uint32_t idle_main(cc_policy *policy, uint32_t now)
             continue;
         const cc_meta *meta = &policy->records[slots[i]].meta;
         if (cc_meta_state(meta) == CC_MAIN
-            && CC_UNLIKELY(count_of(policy, meta) == 0 || expired(meta, now)))
+            && CC_UNLIKELY(main_count(policy, meta) == 0 || expired(meta, now)))
             return slots[i];
     }
     return CC_NO_SLOT;
@@ -465,17 +442,18 @@ static uint32_t idle_main(cc_policy *policy, uint32_t now)
 
 CC_INLINE bool asked_for_once(const cc_policy *policy, const cc_meta *challenger)
 {
-    return count_of(policy, challenger) <= 1 && policy->loads == NULL;
+    return count_of(policy, challenger) <= 1 && policy->loads == NULL && !recovering(policy);
 }
 
 /* Whether the challenger takes the opponent's place: it must be strictly more frequent, and dearer for
    its size. */
 CC_INLINE bool wins(const cc_policy *policy, uint32_t challenger, uint32_t opponent)
 {
+    uint32_t count = count_of(policy, &policy->records[challenger].meta);
+    uint32_t against = main_count(policy, &policy->records[opponent].meta);
     if (CC_UNLIKELY(policy->loads != NULL))
-        return weighed(policy, challenger) > weighed(policy, opponent);
-    return count_of(policy, &policy->records[challenger].meta)
-           > count_of(policy, &policy->records[opponent].meta);
+        return weighed(policy, challenger, count) > weighed(policy, opponent, against);
+    return count > against;
 }
 
 uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)

@@ -18,6 +18,8 @@
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
  *    that come back move the border between window and main.
  *  - Counts halve every 60 x capacity accesses, lazily, by epoch.
+ *  - When the popular set is replaced at once (cc_watch.h), main entries that nobody has asked for
+ *    since count for nothing.
  *
  * Every operation is O(1), most of them amortised: a requeue is paid for by the hit before it, and
  * at most 16 happen in one operation. Not thread safe: one lock, or the GIL, around it.
@@ -32,6 +34,7 @@
 #include "cc_ghosts.h"
 #include "cc_index.h"
 #include "cc_sketch.h"
+#include "cc_watch.h"
 
 typedef struct {
     uint32_t hash;
@@ -84,6 +87,8 @@ typedef struct {
     uint32_t free;  /* first free slot, linked through `a` */
     uint64_t next_epoch; /* the tick that ends this epoch ... */
     uint32_t paced;      /* ... and the capacity that says so */
+    uint64_t replaced;   /* the tick at which the popular set was last replaced; 0: never */
+    cc_watch watch;
 
     uint32_t *ring;      /* slots of the window, oldest at `tail`; indices modulo ring_room */
     uint32_t ring_room;  /* a power of two, or 0 */
@@ -102,7 +107,7 @@ typedef struct {
 
     uint32_t capacity; /* entries that fit, as last seen under pressure */
     uint32_t fitted;   /* capacity the ghosts and the sketch were made for */
-    uint64_t sketch_bytes; /* what the sketch's counters may take, set by the owner; 0: it follows the capacity */
+    uint64_t sketch_bytes; /* of counters, set by the owner; 0: they follow the capacity */
 
     uint32_t opponents[2]; /* the weakest met so far: they count while they are in main */
     uint32_t drawn;        /* lines that are drawn already, and being fetched */

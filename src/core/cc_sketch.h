@@ -41,9 +41,9 @@ typedef struct {
 } cc_sketch;
 
 /* Replaces a sketch, which may be all zero, by one fit for `capacity` entries, empty, if it must be
-   larger or narrower. `bytes`: what its counters may take; 0: 8 an entry, at least 512 KiB, and for fewer than
-   2,048 entries 256 an entry. Counters have 16 bits where there can be 16 of them an entry, else 4. Without
-   memory the sketch is empty. */
+   larger or narrower. `bytes`: what its counters may take; 0: 8 an entry, at least 512 KiB, and for
+   fewer than 2,048 entries 256 an entry. Counters have 16 bits where there can be 16 of them an
+   entry, else 4. Without memory the sketch is empty. */
 void cc_sketch_fit(cc_sketch *sketch, uint32_t capacity, uint64_t bytes);
 
 void cc_sketch_free(cc_sketch *sketch);

@@ -65,11 +65,11 @@ GOLDEN = {
     ("drifting", "1 KB sketch"): 136942,
     ("drifting", "ttl"): 136978,
     ("replaced", "20"): 68896,
-    ("replaced", "1000"): 151851,
-    ("replaced", "1 MB"): 142601,
+    ("replaced", "1000"): 153360,
+    ("replaced", "1 MB"): 144831,
     ("replaced", "dear"): 135349,
-    ("replaced", "1 KB sketch"): 147090,
-    ("replaced", "ttl"): 145741,
+    ("replaced", "1 KB sketch"): 149010,
+    ("replaced", "ttl"): 146249,
 }
 
 
