@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from cachecore import Cache
 from cachecore.plan import SimulationResult, simulate
-from plan.traces import Keys, drifting, loop, scanned, skewed
+from plan.traces import Keys, drifting, loop, replaced, scanned, skewed
 
 SEEDS = range(5)
 
@@ -52,6 +53,27 @@ def test_a_byte_bounded_cache_hits_what_was_simulated() -> None:
     settings = {"max_bytes": 300_000, "getsizeof": lambda value: value}
     seen = np.mean([driven(keys, sizes=values, **settings) for _ in SEEDS])
     assert simulated == pytest.approx(seen, abs=0.003)
+
+
+def lru_hits(keys: Keys, maxsize: int) -> int:
+    """The hits of an LRU cache that begins empty."""
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for key in keys.tolist():
+        hits += key in cache
+        cache[key] = None
+        cache.move_to_end(key)
+        if len(cache) > maxsize:
+            cache.popitem(last=False)
+    return hits
+
+
+@pytest.mark.parametrize("maxsize", [200, 1000, 4000])
+def test_a_replaced_popular_set_is_learnt_as_fast_as_by_an_empty_lru(maxsize: int) -> None:
+    keys = replaced(400_000, 1 << 15, 1)
+    half, until = 200_000, 200_000 + 10 * maxsize
+    before, after = simulate(keys[:half], maxsize).hits, simulate(keys[:until], maxsize).hits
+    assert after - before >= lru_hits(keys[half:until], maxsize)
 
 
 def consistent(result: SimulationResult) -> bool:
