@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cachecore import Cache
-from cachecore.cli.logs import Chunk, LogError, open_log
-from cachecore.cli.terminal import InputError, progress_bars, resident_bytes, size
+from cachecore.cli.terminal import InputError, progress_bars, resident_bytes
+from cachecore.plan.logs import FORMATS, LogError, open_log
+from cachecore.plan.sampling import DistinctCounter
+from cachecore.plan.units import size
 from cachecore.settings import positive_int, size_in_bytes
 
 DEFAULT_SHARE = 0.1  # of the distinct keys, where no bound is given
@@ -52,16 +54,23 @@ class Report:
 @click.argument("file")
 @click.option("--maxsize", type=int, help="Entries the cache may hold.")
 @click.option("--max-bytes", metavar="SIZE", help='Bytes the cache may hold, such as "64MB".')
-@click.option("--csv", "as_csv", is_flag=True, help="FILE is CSV, whatever its name says.")
+@click.option("--format", type=click.Choice(FORMATS), help="What FILE is, if it does not show.")
+@click.option("--csv", "as_csv", is_flag=True, help="Short for --format csv.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def replay(
-    file: str, maxsize: int | None, max_bytes: str | None, as_csv: bool, as_json: bool
+    file: str,
+    maxsize: int | None,
+    max_bytes: str | None,
+    format: str | None,
+    as_csv: bool,
+    as_json: bool,
 ) -> None:
     """Run the access log FILE through a cache: get each key and, on a miss, set it.
 
-    FILE is an .npz with an integer array `key` (and perhaps `size`), text with one key per line, or
-    CSV: the key in the column named `key` or the first, its size in bytes in the column named
-    `size` or, without a header, the second. Text and CSV may be gzipped. `-` reads standard input.
+    FILE is an .npz with an integer array `key` (and perhaps `size`), text with one key per line,
+    CSV or TSV (the key in the column named `key` or the first, its size in bytes in the column
+    named `size` or, without a header, the second), JSON Lines with the same names, Parquet, or the
+    output of Redis's MONITOR. It may be packed by gzip or Zstandard. `-` reads standard input.
 
     Without a bound the cache may hold 10% of the log's distinct keys; to count them the log is
     read twice. Values of a log with sizes count as that large, but take no memory.
@@ -69,7 +78,7 @@ def replay(
     try:
         entries = None if maxsize is None else positive_int(maxsize, "--maxsize")
         budget = None if max_bytes is None else size_in_bytes(max_bytes, "--max-bytes")
-        report = _replay(file, entries, budget, as_csv)
+        report = _replay(file, entries, budget, "csv" if as_csv else format)
     except ValueError as error:  # of the bounds, or a LogError
         raise InputError(str(error)) from None
     if as_json:
@@ -78,14 +87,18 @@ def replay(
         Console().print(_table(report))
 
 
-def _replay(file: str, maxsize: int | None, max_bytes: int | None, as_csv: bool) -> Report:
+def _replay(
+    file: str, maxsize: int | None, max_bytes: int | None, format: str | None
+) -> Report:
     default = maxsize is None and max_bytes is None
-    with progress_bars() as bars, open_log(file, as_csv=as_csv, twice=default) as log:
+    counter = DistinctCounter()
+    with progress_bars() as bars, open_log(file, format=format, twice=default) as log:
         if default:
             bar = bars.add("counting keys")
-            for _ in log.chunks():
+            for chunk in log.chunks():
+                counter.add(chunk.keys)
                 bar.update(log.share())
-            maxsize = max(1, round(log.distinct()[0] * DEFAULT_SHARE))
+            maxsize = max(1, round(counter.count()[0] * DEFAULT_SHARE))
         bar = bars.add("replaying")
         chunks = log.chunks()
         first = next(chunks, None)
@@ -99,14 +112,19 @@ def _replay(file: str, maxsize: int | None, max_bytes: int | None, as_csv: bool)
         )
         requests = ns = asked = missed = 0
         for chunk in chain([first], chunks):
-            taken, bytes_missed = _run(cache, chunk)
+            if not default:
+                counter.add(chunk.keys)
+            sizes = None
+            if sized:  # what is not known counts as nothing
+                sizes = [max(0, n) for n in chunk.sizes or [0] * len(chunk.keys)]
+            taken, bytes_missed = _run(cache, chunk.keys, sizes)
             ns += taken
             missed += bytes_missed
-            asked += sum(chunk.sizes or ())
+            asked += sum(sizes or ())
             requests += len(chunk.keys)
             bar.update(log.share())
         grown = resident_bytes()
-        distinct, exact = log.distinct()
+        distinct, exact = counter.count()
     stats = cache.stats()
     return Report(
         log=log.name,
@@ -132,17 +150,17 @@ def _replay(file: str, maxsize: int | None, max_bytes: int | None, as_csv: bool)
     )
 
 
-def _run(cache: Cache[Any, Any], chunk: Chunk) -> tuple[int, int]:
-    """Send a chunk through the cache: nanoseconds taken and bytes missed."""
+def _run(cache: Cache[Any, Any], keys: list[Any], sizes: list[int] | None) -> tuple[int, int]:
+    """Send requests through the cache: nanoseconds taken and bytes missed."""
     get, put, missed = cache.get, cache.set, 0
-    if chunk.sizes is None:
+    if sizes is None:
         start = perf_counter_ns()
-        for key in chunk.keys:
+        for key in keys:
             if get(key) is None:
                 put(key, True)
     else:
         start = perf_counter_ns()
-        for key, value in zip(chunk.keys, chunk.sizes, strict=True):
+        for key, value in zip(keys, sizes, strict=True):
             if get(key) is None:
                 put(key, value)
                 missed += value

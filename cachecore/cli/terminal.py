@@ -1,4 +1,4 @@
-"""What the commands share on the terminal: one-line errors, units, progress bars, memory."""
+"""What the commands share on the terminal: one-line errors, progress bars, memory."""
 
 from __future__ import annotations
 
@@ -67,30 +67,9 @@ def progress_bars() -> Iterator[Bars]:
         yield Bars(progress)
 
 
-def duration(ns: float) -> str:
-    """Nanoseconds in a readable unit, three digits."""
-    for unit, scale in (("ns", 1), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
-        if ns < 999.5 * scale or unit == "s":
-            break
-    return f"{_three_digits(ns / scale)} {unit}"
-
-
-def size(n: float) -> str:
-    """Bytes in a readable unit of 1024, three digits."""
-    for unit, scale in (("B", 1), ("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)):
-        if abs(n) < 999.5 * scale or unit == "GB":
-            break
-    return f"{_three_digits(n / scale)} {unit}"
-
-
 def resident_bytes() -> int | None:
     """Memory of this process in RAM, or None where the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
     except OSError:
         return None
-
-
-def _three_digits(value: float) -> str:
-    digits = 0 if abs(value) >= 99.95 or value == int(value) else 1 if abs(value) >= 9.995 else 2
-    return f"{value:,.{digits}f}"

@@ -6,16 +6,20 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cachecore.plan.sampling import places
 from cachecore.plan.simulation import integers, simulate
 from cachecore.settings import positive_int, share
 
 SAMPLED_FROM = 10_000_000  # requests: longer traces are sampled, down to about so many
 SAMPLES = 4  # disjoint samples, whose spread tells the error
 LEAST_ENTRIES = 64  # of a simulated cache in a sample: smaller ones say little
+
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +33,113 @@ class Curve:
         rate: share of the keys in one sample; 1: all.
     """
 
-    sizes: npt.NDArray[np.int64]
+    sizes: Integers
     hit_ratio: npt.NDArray[np.float64]
     error: npt.NDArray[np.float64]
     rate: float
+
+
+class Simulated(NamedTuple):
+    """What a cache of one size does; the ratios of bytes and costs are None where not known."""
+
+    hit_ratio: float
+    error: float
+    byte_hit_ratio: float | None
+    cost_saved: float | None
+
+
+class Miniatures:
+    """Simulates caches of any size over one trace, on four disjoint samples of it or in full.
+
+    The samples take the keys whose hash falls in an interval of length `rate`, in caches as much
+    smaller; what they hold of requests beyond or below their share is corrected for (SHARDS-adj).
+    Waldspurger et al., "Cache modeling and optimization using miniature simulations", ATC 2017.
+    Sizes that would leave a cache of fewer than 64 entries in a sample are simulated in full. The
+    trace may itself be such a sample, of a rate `held` and of a trace of `requests`.
+    """
+
+    def __init__(
+        self,
+        keys: Integers,
+        rate: float,
+        seed: int = 0,
+        *,
+        sizes: Integers | None = None,
+        costs: npt.NDArray[np.float64] | None = None,
+        held: float = 1.0,
+        requests: int | None = None,
+    ) -> None:
+        self._whole = (keys, sizes, costs)
+        self._rate, self._seed, self._held = rate, seed, held
+        self._expected = len(keys) if requests is None else requests * held
+        self._mean_size = 1.0 if sizes is None or not len(sizes) else float(sizes.mean())
+        self._parts = []
+        if rate < 1:
+            place = places(keys, seed)
+            for number in range(SAMPLES):
+                chosen = (place >= number * rate) & (place < (number + 1) * rate)
+                self._parts.append(
+                    tuple(None if a is None else a[chosen] for a in (keys, sizes, costs))
+                )
+
+    def at(self, maxsize: int | None = None, max_bytes: int | None = None) -> Simulated:
+        """A cache of so many entries or bytes, for the whole trace."""
+        entries = maxsize if maxsize is not None else (max_bytes or 0) / self._mean_size
+        in_full = self._rate == 1 or entries * self._held * self._rate < LEAST_ENTRIES
+        parts, rate = ([self._whole], 1.0) if in_full else (self._parts, self._rate)
+        ratios = np.array([self._ratios(*part, maxsize, max_bytes, rate) for part in parts])  # type: ignore[misc]
+        mean = np.clip(ratios.mean(axis=0), 0, 1).tolist()
+        error = 0.0 if in_full else float(ratios[:, 0].std(ddof=1) / np.sqrt(SAMPLES))
+        _, sizes, costs = self._whole
+        return Simulated(
+            mean[0],
+            error,
+            None if sizes is None else mean[1],
+            None if costs is None else mean[2],
+        )
+
+    def _ratios(
+        self,
+        keys: Integers,
+        sizes: Integers | None,
+        costs: npt.NDArray[np.float64] | None,
+        maxsize: int | None,
+        max_bytes: int | None,
+        rate: float,
+    ) -> list[float]:
+        """Hit ratio, byte hit ratio and cost saved in a sample of a rate."""
+        scale = rate * self._held
+        result = simulate(
+            keys,
+            None if maxsize is None else max(1, round(maxsize * scale)),
+            sizes=sizes,
+            max_bytes=None if max_bytes is None else max(1, round(max_bytes * scale)),
+            costs=costs,
+            seed=self._seed,
+        )
+        # What a sample has too much or too little are requests of its hottest keys: hits.
+        return [
+            adjusted(ratio, got, expected)
+            for ratio, got, expected in (
+                (result.hit_ratio, len(keys), self._expected * rate),
+                (result.byte_hit_ratio, _sum(sizes), _sum(self._whole[1]) * rate),
+                (result.cost_saved, _sum(costs), _sum(self._whole[2]) * rate),
+            )
+        ]
+
+
+def adjusted(ratio: float | None, got: float, expected: float) -> float:
+    """A hit ratio of a sample with `got` requests where `expected` ones are its share."""
+    return 0.0 if ratio is None or not expected else (ratio * got + expected - got) / expected
+
+
+def _sum(values: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None) -> float:
+    return 0.0 if values is None else float(values.sum())
+
+
+def sampling_rate(requests: int) -> float:
+    """The rate of each of the samples that a trace of so many requests needs; 1: none."""
+    return 1.0 if requests <= SAMPLED_FROM else max(SAMPLED_FROM / requests / SAMPLES, 1e-3)
 
 
 def simulate_curve(
@@ -44,12 +151,10 @@ def simulate_curve(
 ) -> Curve:
     """The hit ratio of the shipped policy for each of several cache sizes.
 
-    A sampled curve takes the keys whose hash falls under a threshold, in caches as much smaller,
-    and corrects for samples that hold more or fewer requests than their share (SHARDS-adj:
-    Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015; smaller caches in place
-    of stacks: the same, "Cache modeling and optimization using miniature simulations", ATC 2017).
-    Four disjoint samples are taken; their mean is the result and their spread its error. Sizes
-    that would leave a cache of fewer than 64 entries in a sample are simulated in full.
+    A sampled curve takes the keys whose hash falls under a threshold, in caches as much smaller
+    (Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015). Four disjoint
+    samples are taken; their mean is the result and their spread its error. Sizes that would leave
+    a cache of fewer than 64 entries in a sample are simulated in full.
 
     Args:
         keys: n integers.
@@ -64,39 +169,15 @@ def simulate_curve(
     trace = integers(keys, "keys", None)
     entries = [positive_int(size, "sizes") for size in sizes]
     if rate is None:
-        rate = 1.0 if len(trace) <= SAMPLED_FROM else max(SAMPLED_FROM / len(trace) / SAMPLES, 1e-3)
+        rate = sampling_rate(len(trace))
     elif not (rate == 1 or 0 < share(rate, "rate") <= 1 / SAMPLES):
         raise ValueError(f"rate must be 1, or above 0 and at most {1 / SAMPLES}, not {rate}")
-    whole = [size for size in entries if rate == 1 or size * rate < LEAST_ENTRIES]
-    parts = [] if len(whole) == len(entries) else _samples(trace, rate, seed)
-    found: dict[int, tuple[float, float]] = {}
+    miniatures = Miniatures(trace, rate, seed)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        full = pool.map(lambda size: simulate(trace, size, seed=seed).hit_ratio, whole)
-        found.update((size, (ratio, 0.0)) for size, ratio in zip(whole, full, strict=True))
-        for size in set(entries) - set(whole):
-            small = max(1, round(size * rate))
-            hits = pool.map(lambda part, small=small: simulate(part, small, seed=seed).hits, parts)
-            expected = len(trace) * rate
-            # What a sample has too much or too little are requests of its hottest keys: hits.
-            ratios = [
-                (hit + expected - len(part)) / expected
-                for hit, part in zip(hits, parts, strict=True)
-            ]
-            mean = float(np.clip(np.mean(ratios), 0, 1))
-            found[size] = (mean, float(np.std(ratios, ddof=1) / np.sqrt(SAMPLES)))
+        found = list(pool.map(miniatures.at, entries))
     return Curve(
         np.array(entries, np.int64),
-        np.array([found[size][0] for size in entries]),
-        np.array([found[size][1] for size in entries]),
+        np.array([point.hit_ratio for point in found]),
+        np.array([point.error for point in found]),
         rate,
     )
-
-
-def _samples(trace: npt.NDArray[np.int64], rate: float, seed: int) -> list[npt.NDArray[np.int64]]:
-    """The requests of the keys whose hash lies in the i-th interval of length `rate`."""
-    salt = (seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
-    mixed = trace.astype(np.uint64) + np.uint64(salt)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    place = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return [trace[(place >= i * rate) & (place < (i + 1) * rate)] for i in range(SAMPLES)]

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cachecore.cli.logs import BLOCK, DistinctCounter, LogError, open_log
+from cachecore.plan.logs import LogError, open_log
+from cachecore.plan.logs.lines import BLOCK
+from cachecore.plan.sampling import DistinctCounter
 
 KEYS = ["ant", "bee", "ant", "ç/ø?x=1", "cow"]
 SIZES = [10, 200, 10, 0, 4096]
 
 
-def read(path: Path, **options: bool) -> tuple[list[object], list[int] | None]:
+def read(path: Path, **options: Any) -> tuple[list[object], list[int] | None]:
     """All keys and sizes of a log."""
     keys: list[object] = []
     sizes: list[int] = []
@@ -73,7 +75,7 @@ def test_csv_without_sizes(tmp_path: Path, text: str) -> None:
 def test_csv_by_option_whatever_the_name(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a,1\nb,2\n")
     assert read(tmp_path / "log") == (["a,1", "b,2"], None)
-    assert read(tmp_path / "log", as_csv=True) == (["a", "b"], [1, 2])
+    assert read(tmp_path / "log", format="csv") == (["a", "b"], [1, 2])
 
 
 @pytest.mark.parametrize("sizes", [None, SIZES])
@@ -82,8 +84,6 @@ def test_npz(tmp_path: Path, sizes: list[int] | None) -> None:
     arrays: dict[str, Any] = {} if sizes is None else {"size": np.array(sizes, np.int32)}
     np.savez_compressed(tmp_path / "log.npz", key=np.array(keys), **arrays)
     assert read(tmp_path / "log.npz") == (keys, sizes)
-    with open_log(str(tmp_path / "log.npz")) as log:
-        assert log.distinct() == (4, True)
 
 
 def test_lines_across_blocks(tmp_path: Path) -> None:
@@ -103,7 +103,6 @@ def test_a_log_can_be_read_again(tmp_path: Path) -> None:
     with open_log(str(tmp_path / "log"), twice=True) as log:
         assert [c.keys for c in log.chunks()] == [c.keys for c in log.chunks()]
         assert log.share() == 1
-        assert log.distinct() == (2, True)
 
 
 TEXT_ERRORS = {
@@ -148,7 +147,7 @@ def test_bad_bytes(tmp_path: Path, name: str, data: bytes, message: str) -> None
         ({"id": [1, 2]}, "no array named 'key'"),
         ({"key": [1.5]}, "'key' must be a flat array of integers"),
         ({"key": [[1], [2]]}, "'key' must be a flat array of integers"),
-        ({"key": np.array(["a", 1], object)}, "allow_pickle=False"),
+        ({"key": np.array(["a", 1], object)}, "'key' must be a flat array of integers"),
         ({"key": [1, 2], "size": [1.5, 2.5]}, "'size' must be a flat array of integers"),
         ({"key": [1, 2], "size": [1]}, "1 sizes for 2 keys"),
         ({"key": [1, 2], "size": [1, -7]}, "request 2: size -7 is negative"),

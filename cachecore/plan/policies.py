@@ -1,0 +1,97 @@
+"""Hit ratios of published policies, and of the optimum, by libcachesim where it is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cachecore.plan.curve import adjusted
+from cachecore.plan.sampling import places
+from cachecore.plan.trace import Trace
+
+# Names as they are published, and libcachesim's. The optimum knows the future: Belady, "A study of
+# replacement algorithms for a virtual-storage computer", 1966.
+POLICIES = {
+    "LRU": "LRU",
+    "LFU": "LFU",
+    "S3-FIFO": "S3FIFO",
+    "W-TinyLFU": "WTinyLFU",
+    "optimum": "Belady",
+}
+MOST_REQUESTS = 1_000_000  # of the sample that is simulated: some 0.2 s a policy and size
+LEAST_ENTRIES = 100  # with fewer, its windows and small queues hold nothing
+RECORD = np.dtype([("time", "<u4"), ("key", "<u8"), ("size", "<u4"), ("next", "<i8")])
+SCRIPT = Path(__file__).with_name("libcachesim_run.py")
+
+
+def libcachesim_is_installed() -> bool:
+    """Whether `published_curves` can be called."""
+    return find_spec("libcachesim") is not None
+
+
+def published_curves(
+    trace: Trace,
+    sizes: Sequence[int],
+    progress: Callable[[float], None],
+    *,
+    most: int = MOST_REQUESTS,
+) -> dict[str, list[float | None]]:
+    """Hit ratios by policy and size; None where a sample of `most` requests is too small.
+
+    The processes run side by side, one a policy. RuntimeError if one fails.
+    """
+    keys, rate = trace.keys, trace.rate
+    if len(keys) > most:
+        share = most / len(keys)
+        keys, rate = keys[places(keys, 0) < share], rate * share
+    scaled = [round(size * rate) for size in sizes]
+    run = sorted({size for size in scaled if size >= LEAST_ENTRIES})
+    total, done = len(run) * len(POLICIES), 0
+
+    def hit_ratios(policy: str) -> dict[int, float]:
+        nonlocal done
+        command = [sys.executable, "-P", str(SCRIPT), path, policy, *map(str, run)]
+        found, said = [], ""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout or ():
+                if line.startswith("hit "):
+                    found.append(float(line[4:]))
+                    done += 1
+                    progress(done / total)
+                else:
+                    said = line.strip() or said
+        if process.returncode or len(found) < len(run):
+            raise RuntimeError(f"libcachesim's {policy} failed: {said or process.returncode}")
+        expected = trace.requests * rate
+        return {
+            size: float(np.clip(adjusted(ratio, len(keys), expected), 0, 1))
+            for size, ratio in zip(run, found, strict=True)
+        }
+
+    with tempfile.TemporaryDirectory(prefix="cachecore-") as folder:
+        path = str(Path(folder) / "trace")
+        _write(keys, path)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            curves = dict(zip(POLICIES, pool.map(hit_ratios, POLICIES.values()), strict=True))
+    return {name: [curve.get(size) for size in scaled] for name, curve in curves.items()}
+
+
+def _write(keys: npt.NDArray[np.int64], path: str) -> None:
+    """The trace as oracleGeneral records, which tell when each key is asked for next."""
+    order = np.argsort(keys, kind="stable")
+    again = keys[order[1:]] == keys[order[:-1]]
+    records = np.zeros(len(keys), RECORD)
+    records["key"], records["size"], records["next"] = keys, 1, -1
+    records["next"][order[:-1][again]] = order[1:][again]
+    records.tofile(path)
