@@ -1,4 +1,4 @@
-"""A line chart for the terminal: both axes logarithmic, lines of braille named at their end."""
+"""A line chart for the terminal: a logarithmic x axis, lines of braille named at their end."""
 
 from __future__ import annotations
 
@@ -30,28 +30,36 @@ def log_chart(
     height: int,
     x_tick: Callable[[float], str],
     y_tick: Callable[[float], str],
+    y_ticks: Sequence[float] = (),
 ) -> Text:
     """Draw the lines in `width` x `height` characters, axes and names included.
 
-    The ticks are powers of ten; where two lines meet, the later one is seen.
+    The y axis is linear between the first and the last of `y_ticks` or, without them, logarithmic.
+    Other ticks are powers of ten; where two lines meet, the later one is seen.
     """
     low_x, high_x = np.log10(_extent([line.x for line in lines]))
-    low_y, high_y = np.log10(_extent([line.y for line in lines]))
-    low_y = np.floor(low_y + 1e-9)
-    high_y = max(np.ceil(high_y - 1e-9), low_y + 1)  # whole decades
-    ticks_y = {10.0**n: y_tick(10.0**n) for n in range(int(low_y), int(high_y) + 1)}
+    high_x = max(high_x, low_x + 1e-9)
+    if y_ticks:
+        scale, low_y, high_y = float, y_ticks[0], y_ticks[-1]
+    else:
+        scale = np.log10
+        low_y, high_y = np.log10(_extent([line.y for line in lines]))
+        low_y = np.floor(low_y + 1e-9)
+        high_y = max(np.ceil(high_y - 1e-9), low_y + 1)  # whole decades
+        y_ticks = [10.0**n for n in range(int(low_y), int(high_y) + 1)]
+    ticks_y = {value: y_tick(value) for value in y_ticks}
     left = max(map(len, ticks_y.values())) + 2
     columns = width - left - max(len(line.label) for line in lines) - 1
     rows = height - 2
 
     def row_of(y: float) -> int:
-        return int((high_y - np.log10(y)) / (high_y - low_y) * (rows * 4 - 1)) // 4
+        return int((high_y - scale(y)) / (high_y - low_y) * (rows * 4 - 1)) // 4
 
     bits = np.zeros((rows, columns), int)
     styles = np.full((rows, columns), -1)
     at = np.linspace(low_x, high_x, columns * 2)
     for number, line in enumerate(lines):
-        y = np.interp(at, np.log10(line.x), np.log10(line.y))
+        y = np.interp(at, np.log10(line.x), [scale(value) for value in line.y])
         dots = ((high_y - y) / (high_y - low_y) * (rows * 4 - 1)).astype(int)
         for column, ends in enumerate(zip(dots, [dots[0], *dots[:-1]], strict=True)):
             for dot in range(min(ends), max(ends) + 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cachecore.cli.demo import demo
+from cachecore.cli.plan import plan
 from cachecore.cli.replay import replay
 
 
@@ -14,4 +15,5 @@ def cli() -> None:
 
 
 cli.add_command(demo)
+cli.add_command(plan)
 cli.add_command(replay)

@@ -16,7 +16,7 @@ from cachecore.plan.trace import Trace
 from cachecore.plan.traffic import Traffic, traffic
 from cachecore.plan.verdict import Verdict, judge
 
-POINTS = 16  # of the curve
+POINTS = 14  # of the curve
 SMALLEST = 100  # entries of the curve's first cache, where there are so many keys
 SAMPLED_SMALLEST = 256  # entries of the same in a sample: 64 in each of four
 TARGETS = (0.5, 0.8, 0.9)
