@@ -39,8 +39,9 @@ def log_chart(
     """
     low_x, high_x = np.log10(_extent([line.x for line in lines]))
     high_x = max(high_x, low_x + 1e-9)
+    scale: Callable[[float], float] = float
     if y_ticks:
-        scale, low_y, high_y = float, y_ticks[0], y_ticks[-1]
+        low_y, high_y = y_ticks[0], y_ticks[-1]
     else:
         scale = np.log10
         low_y, high_y = np.log10(_extent([line.y for line in lines]))

@@ -23,22 +23,6 @@ from cachecore.settings import positive_int, size_in_bytes
 ABOVE_0 = click.FloatRange(0, min_open=True)
 
 
-class Duration(click.ParamType):
-    """A duration such as "5ms", as seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return seconds_in(value, param.opts[0] if param else "it")
-        except ValueError as error:
-            raise InputError(str(error)) from None
-
-
 @click.command(short_help="Size a cache for an access log, or say that none is worth it.")
 @click.argument("log")
 @click.option("--format", type=click.Choice(FORMATS), help="What LOG is, if it does not show.")
@@ -60,16 +44,16 @@ class Duration(click.ParamType):
 )
 @click.option(
     "--hit-latency",
-    type=Duration(),
+    metavar="TIME",
     help=f"Time of a hit.  [default: {duration(HIT_LATENCY * 1e9)}]",
 )
 @click.option(
     "--miss-latency",
-    type=Duration(),
+    metavar="TIME",
     help="Time to compute what was missed.  [default: the GPU time, at least"
     f" {duration(MISS_LATENCY * 1e9)}]",
 )
-@click.option("--gpu-time", type=Duration(), help="Time of a GPU that a miss takes.")
+@click.option("--gpu-time", metavar="TIME", help="Time of a GPU that a miss takes.")
 @click.option("--gpu-hour-price", type=ABOVE_0, help="Price of a GPU-hour, in any currency.")
 @click.option(
     "--memory-price",
@@ -86,9 +70,9 @@ def plan(
     maxsize: tuple[int, ...],
     max_bytes: tuple[str, ...],
     value_bytes: str | None,
-    hit_latency: float | None,
-    miss_latency: float | None,
-    gpu_time: float | None,
+    hit_latency: str | None,
+    miss_latency: str | None,
+    gpu_time: str | None,
     gpu_hour_price: float | None,
     memory_price: float | None,
     rate: float | None,
@@ -107,10 +91,12 @@ def plan(
     """
     try:
         terms = Terms(
-            value_bytes=None if value_bytes is None else size_in_bytes(value_bytes, "--value-bytes"),
-            hit_latency=hit_latency,
-            miss_latency=miss_latency,
-            gpu_time=gpu_time,
+            value_bytes=None
+            if value_bytes is None
+            else size_in_bytes(value_bytes, "--value-bytes"),
+            hit_latency=_seconds(hit_latency, "--hit-latency"),
+            miss_latency=_seconds(miss_latency, "--miss-latency"),
+            gpu_time=_seconds(gpu_time, "--gpu-time"),
             gpu_hour_price=gpu_hour_price,
             memory_price=memory_price,
             rate=rate,
@@ -146,6 +132,10 @@ def plan(
 def as_object(result: Plan, name: str, kind: str) -> dict[str, object]:
     """The object of `--json`: the log, and the fields of `Plan`, as documented there."""
     return {"log": name, "format": kind, **asdict(result)}
+
+
+def _seconds(text: str | None, name: str) -> float | None:
+    return None if text is None else seconds_in(text, name)
 
 
 def _watched(log: Log, bars: Bars) -> Iterator[Chunk]:

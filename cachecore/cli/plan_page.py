@@ -9,7 +9,7 @@ from cachecore import __version__
 from cachecore.cli.plan_report import MONTH, OURS, facts, money, sizes, slice_length, terms
 from cachecore.cli.svg import Axis, Series, chart, legend
 from cachecore.plan.analysis import Outcome, Plan
-from cachecore.plan.units import duration, size
+from cachecore.plan.units import duration, size, span
 
 CLASSES = {
     "LRU": "lru",
@@ -61,8 +61,8 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .dot, .bar { fill: var(--c); } .bar.lru { fill-opacity: .35; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0;
   margin: 6px 0; font-size: 13px; }
-.legend li::before { content: ""; display: inline-block; width: 16px; height: 4px; margin: 0 7px 3px 0;
-  border-radius: 2px; background: var(--c); vertical-align: middle; }
+.legend li::before { content: ""; display: inline-block; width: 16px; height: 4px;
+  margin: 0 7px 3px 0; border-radius: 2px; background: var(--c); vertical-align: middle; }
 .ours { --c: var(--ours); } .lru { --c: var(--lru); } .lfu { --c: var(--lfu); }
 .s3 { --c: var(--s3); } .tiny { --c: var(--tiny); } .best { --c: var(--best); }
 .none { --c: var(--soft); }
@@ -77,8 +77,8 @@ def page(plan: Plan, name: str) -> str:
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"/>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
         f"<title>Cache plan: {escape(name)}</title><style>{STYLE}</style></head><body>",
-        f'<h1>{escape(name)}</h1><p class="soft">How large a cache, and is it worth it?'
-        f" cachecore {__version__}</p>",
+        f"<h1>{escape(name)}</h1>",
+        f'<p class="soft">How large a cache, and is it worth it? cachecore {__version__}</p>',
         f'<div class="verdict{"" if good else " no"}"><b>{escape(heading)}</b>',
         f"<p>{escape(plan.verdict.reason)}</p></div>",
         _tiles(plan),
@@ -86,10 +86,11 @@ def page(plan: Plan, name: str) -> str:
         _sizes(plan),
         _money(plan),
         _latency(plan),
+        _bytes(plan),
+        _log(plan),
         _popularity(plan),
         _working_set(plan),
-        _log(plan),
-        _bytes(plan),
+        _basis(plan),
         "</body></html>",
     ]
     return "\n".join(filter(None, parts)) + "\n"
@@ -148,8 +149,7 @@ def _misses(plan: Plan) -> str:
         series.append(Series(policy, CLASSES[policy], points))
     ours = [(float(o.entries or 1), 1 - o.hit_ratio) for o in plan.curve]
     series.append(Series(f"cachecore {OURS}", "ours", ours))
-    y = Axis("", 0, 1, lambda value: f"{value:.0%}" if value in QUARTERS else f"{value:.1%}",
-             ticks=QUARTERS)
+    y = Axis("", 0, 1, _percent)
     title = "Share of the requests that miss"
     headings = ["entries", "memory", OURS, *plan.policies, "mean latency"]
     rows = [
@@ -157,7 +157,7 @@ def _misses(plan: Plan) -> str:
             f"{o.entries:,}",
             size(o.memory_bytes),
             f"{o.hit_ratio:.1%}",
-            *("–" if r[at] is None else f"{r[at]:.1%}" for r in plan.policies.values()),
+            *("-" if r[at] is None else f"{r[at]:.1%}" for r in plan.policies.values()),
             duration(o.latency * 1e9),
         ]
         for at, o in enumerate(plan.curve)
@@ -177,10 +177,10 @@ def _misses(plan: Plan) -> str:
 def _sizes(plan: Plan) -> str:
     def row(label: str, outcome: Outcome | None) -> list[str]:
         if outcome is None:
-            return [label, "–", "–", f"at most {plan.attainable:.1%}", "not reachable"]
+            return [label, "-", "-", f"at most {plan.attainable:.1%}", "not reachable"]
         return [
             label,
-            "–" if outcome.entries is None else f"{outcome.entries:,}",
+            "-" if outcome.entries is None else f"{outcome.entries:,}",
             size(outcome.memory_bytes),
             f"{outcome.hit_ratio:.1%}",
             duration(outcome.latency * 1e9),
@@ -222,7 +222,7 @@ def _latency(plan: Plan) -> str:
     series.append(Series(f"cachecore {OURS}", "ours", ours))
     title = "Mean latency of a request"
     most = max(value for line in series for _, value in line.points)
-    y = Axis("", 0, most, duration, ticks=[most * n / 4 for n in range(5)])
+    y = Axis("", 0, most, duration)
     return _section(
         title,
         f"A hit takes {duration(plan.terms.hit_latency * 1e9)}, the computation after a miss"
@@ -241,9 +241,7 @@ def _popularity(plan: Plan) -> str:
         ranks = [first * (law.keys / first) ** (n / 20) for n in range(21)]
         line = [(rank, law.first * rank**-law.exponent) for rank in ranks]
         label = f"Zipf's law, exponent {law.exponent:.2f}"
-        series.append(
-            Series(label, "lru", [(a, b) for a, b in line if b >= 0.7], dots=False)
-        )
+        series.append(Series(label, "lru", [(a, b) for a, b in line if b >= 0.7], dots=False))
         note = (
             f"The line is the most likely one for the {law.keys:,} most popular keys, those asked"
             " for at least 8 times."
@@ -260,7 +258,10 @@ def _working_set(plan: Plan) -> str:
     timed = plan.traffic.seconds is not None
     series = [
         Series(
-            "distinct keys", "lru", [(part.start, float(part.distinct_keys)) for part in slices], True
+            "distinct keys",
+            "lru",
+            [(part.start, float(part.distinct_keys)) for part in slices],
+            True,
         ),
         Series(
             "of them never seen before",
@@ -271,8 +272,7 @@ def _working_set(plan: Plan) -> str:
     ]
     end = plan.traffic.seconds if timed and plan.traffic.seconds else float(plan.requests)
     most = max(part.distinct_keys for part in slices)
-    show = (lambda value: f"{value:,.4g} s") if timed else _count
-    x = Axis("time" if timed else "requests", 0, end, show)
+    x = Axis("time" if timed else "requests", 0, end, span if timed else _count)
     title = "Working set over time"
     return _section(
         title,
@@ -283,39 +283,46 @@ def _working_set(plan: Plan) -> str:
 
 
 def _log(plan: Plan) -> str:
+    return _section("The log", "", _table(["", "", ""], facts(plan), ["", "", "note"]))
+
+
+def _basis(plan: Plan) -> str:
     notes = "".join(f"<li>{escape(line)}</li>" for line in (*terms(plan), *plan.notes))
-    return _section(
-        "The log",
-        "",
-        _table(["", "", ""], facts(plan), ["", "", "note"]),
-        f"<h2>What the numbers rest on</h2><ul>{notes}</ul>",
-    )
+    return _section("What the numbers rest on", "", f"<ul>{notes}</ul>")
 
 
 def _bytes(plan: Plan) -> str:
     if not plan.byte_curve:
         return ""
     series = [
-        Series("requests that miss", "ours", [(o.memory_bytes, 1 - o.hit_ratio) for o in plan.byte_curve]),
         Series(
-            "bytes that miss", "lru", [(o.memory_bytes, 1 - (o.byte_hit_ratio or 0)) for o in plan.byte_curve]
+            "requests that miss",
+            "ours",
+            [(o.memory_bytes, 1 - o.hit_ratio) for o in plan.byte_curve],
+        ),
+        Series(
+            "bytes that miss",
+            "lru",
+            [(o.memory_bytes, 1 - (o.byte_hit_ratio or 0)) for o in plan.byte_curve],
         ),
     ]
     title = "Misses of a cache bounded by bytes"
     ends = plan.byte_curve[0].memory_bytes, plan.byte_curve[-1].memory_bytes
-    x = Axis("max_bytes, keys and overhead included", *ends, size, log=True, ticks=_doublings(*ends))
-    y = Axis("", 0, 1, lambda value: f"{value:.1%}" if value not in QUARTERS else f"{value:.0%}",
-             ticks=QUARTERS)
+    x = Axis(
+        "max_bytes, keys and overhead included", *ends, size, log=True, ticks=_doublings(*ends)
+    )
+    y = Axis("", 0, 1, _percent)
     return _section(title, "", legend(series), chart(title, x, y, series))
-
-
-QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 
 
 def _doublings(low: float, high: float) -> list[float]:
     """Powers of two between two sizes, a handful."""
     every = [2.0**n for n in range(64) if low <= 2.0**n <= high]
     return every[:: max(1, len(every) // 6)]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}" if value * 4 == int(value * 4) else f"{value:.1%}"
 
 
 def _count(value: float) -> str:

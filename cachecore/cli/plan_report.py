@@ -11,7 +11,7 @@ from rich.table import Table
 from cachecore.cli.charts import Line, log_chart
 from cachecore.plan.analysis import Outcome, Plan
 from cachecore.plan.traffic import Slice
-from cachecore.plan.units import duration, size
+from cachecore.plan.units import duration, size, span
 
 OURS = "Cache"
 STYLES = {
@@ -72,7 +72,7 @@ def terms(plan: Plan) -> list[str]:
         given.append(f"{known.gpu_hour_price:g} a GPU-hour")
     if known.rate is not None:
         given.append(f"{known.rate:,.4g} requests a second")
-    lines = [f"given: {', '.join(given)}"] if given else []
+    lines = [f"known: {', '.join(given)}"] if given else []
     if known.assumed:
         texts = (f"{said[field]} ({NAMES[field]})" for field in known.assumed)
         lines.append(f"assumed: {', '.join(texts)}")
@@ -82,7 +82,7 @@ def terms(plan: Plan) -> list[str]:
     )
     if any(outcome.error for outcome in plan.curve):
         worst = max(outcome.error for outcome in plan.curve)
-        lines.append(f"hit ratios are from samples: standard error up to {worst * 100:.2f} points")
+        lines.append(f"hit ratios are from samples: standard error up to {worst * 100:.2g} points")
     return lines
 
 
@@ -93,7 +93,7 @@ def facts(plan: Plan) -> list[tuple[str, str, str]]:
     rows = [("requests", f"{plan.requests:,}", remark)]
     if seen.seconds is not None and seen.requests_per_second is not None:
         rows.append(
-            ("requests a second", f"{seen.requests_per_second:,.4g}", f"over {_span(seen.seconds)}")
+            ("requests a second", f"{seen.requests_per_second:,.4g}", f"over {span(seen.seconds)}")
         )
     rows += [
         ("distinct keys", f"{seen.distinct_keys:,}", ""),
@@ -119,7 +119,7 @@ def slice_length(plan: Plan) -> str:
     """How long a slice of the working set over time is."""
     count = len(plan.traffic.slices)
     if plan.traffic.seconds is not None:
-        return _span(plan.traffic.seconds / count)
+        return span(plan.traffic.seconds / count)
     return f"{plan.requests / count:,.0f} requests"
 
 
@@ -245,10 +245,3 @@ def _money(plan: Plan) -> Table:
     for label, day, month in money(plan):
         table.add_row(label, f"{day:,.2f}", f"{month:,.2f}")
     return table
-
-
-def _span(seconds: float) -> str:
-    for unit, scale in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * scale:
-            return f"{seconds / scale:,.3g} {unit}"
-    return duration(seconds * 1e9)

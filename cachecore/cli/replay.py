@@ -87,9 +87,7 @@ def replay(
         Console().print(_table(report))
 
 
-def _replay(
-    file: str, maxsize: int | None, max_bytes: int | None, format: str | None
-) -> Report:
+def _replay(file: str, maxsize: int | None, max_bytes: int | None, format: str | None) -> Report:
     default = maxsize is None and max_bytes is None
     counter = DistinctCounter()
     with progress_bars() as bars, open_log(file, format=format, twice=default) as log:

@@ -25,9 +25,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear or logarithmic axis between two numbers, with its name and how numbers are shown.
+    """A linear or logarithmic axis from a number to a larger one, its name, how numbers are shown.
 
-    Without `ticks` these are powers of ten, or round numbers.
+    Without `ticks` these are powers of ten, or quarters.
     """
 
     name: str
@@ -40,9 +40,8 @@ class Axis:
     def share(self, value: float) -> float:
         """Where a value lies between low and high."""
         if self.log:
-            span = log10(self.high / self.low) or 1.0
-            return log10(max(value, self.low) / self.low) / span
-        return (value - self.low) / ((self.high - self.low) or 1.0)
+            return log10(max(value, self.low) / self.low) / log10(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
     def marks(self) -> list[float]:
         """The values that get a tick."""
@@ -52,10 +51,7 @@ class Axis:
             first, last = ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9)
             step = max(1, (last - first) // 6)
             return [10.0**power for power in range(first, last + 1, step)]
-        step = 10.0 ** floor(log10((self.high - self.low) or 1))
-        while (self.high - self.low) / step < 4:
-            step /= 2
-        return [self.low + n * step for n in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        return [self.low + (self.high - self.low) * n / 4 for n in range(5)]
 
 
 def chart(

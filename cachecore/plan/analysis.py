@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -118,7 +118,8 @@ def analyze(
         trace: at least one request.
         terms: latencies and prices; what is None is assumed or left out.
         targets: hit ratios, above 0 and below 1, whose least cache is wanted.
-        maxsize, max_bytes: caches to simulate besides.
+        maxsize: entries of caches to simulate besides.
+        max_bytes: bytes of caches to simulate besides.
         progress: called with what is done and the share of it that is.
 
     Raises:
@@ -238,28 +239,25 @@ class Sizer:
         above = next((i for i, outcome in enumerate(curve) if outcome.hit_ratio >= hit_ratio), None)
         if above is None:
             return None
-        best = curve[above]
-        low = curve[above - 1].entries if above else 0
-        while best.entries and best.entries > max((low or 0) + 1, (low or 0) * 1.01):
-            tried = self._between(low or 0, best.entries)
-            if not tried:
+        best, low = curve[above], _entries(curve[above - 1]) if above else 0
+        while tried := self._between(low, _entries(best)):
+            reached = [outcome for outcome in tried if outcome.hit_ratio >= hit_ratio]
+            best = reached[0] if reached else best
+            low = max([low, *(_entries(o) for o in tried if _entries(o) < _entries(best))])
+            if _entries(best) <= low * 1.01:
                 break
-            good = [outcome for outcome in tried if outcome.hit_ratio >= hit_ratio]
-            best = good[0] if good else best
-            low = max((o.entries or 0 for o in tried if (o.entries or 0) < (best.entries or 0)),
-                      default=low)
         return best
 
     def recommended(self, curve: Sequence[Outcome]) -> tuple[Outcome, str]:
-        """The cache that saves most or, without prices, has nearly all hits; and how it was chosen."""
+        """The cache that saves most or, without prices, hits nearly always; how it was chosen."""
         if curve[0].net_a_day is None:
             enough = self.least(ENOUGH * self.attainable, curve)
             why = f"the least that has {ENOUGH:.0%} of the attainable hits"
             return enough or curve[-1], why
         best = max(curve, key=_net)
         at = curve.index(best)
-        ends = [curve[i].entries or 0 for i in (max(at - 1, 0), min(at + 1, len(curve) - 1))]
-        best = max([best, *self._between(*ends)], key=_net)
+        low, high = curve[max(at - 1, 0)], curve[min(at + 1, len(curve) - 1)]
+        best = max([best, *self._between(_entries(low), _entries(high))], key=_net)
         return best, "the one that saves most after its memory is paid for"
 
     def _between(self, low: int, high: int) -> tuple[Outcome, ...]:
@@ -307,6 +305,10 @@ class Sizer:
             net_a_day=None if saved is None or memory is None else saved - memory,
             **found._asdict(),
         )
+
+
+def _entries(outcome: Outcome) -> int:
+    return outcome.entries or 0
 
 
 def _net(outcome: Outcome) -> float:

@@ -48,6 +48,19 @@ class Simulated(NamedTuple):
     cost_saved: float | None
 
 
+class _Part(NamedTuple):
+    """Requests of some keys."""
+
+    keys: Integers
+    sizes: Integers | None
+    costs: npt.NDArray[np.float64] | None
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> _Part:
+        sizes = None if self.sizes is None else self.sizes[chosen]
+        costs = None if self.costs is None else self.costs[chosen]
+        return _Part(self.keys[chosen], sizes, costs)
+
+
 class Miniatures:
     """Simulates caches of any size over one trace, on four disjoint samples of it or in full.
 
@@ -69,61 +82,53 @@ class Miniatures:
         held: float = 1.0,
         requests: int | None = None,
     ) -> None:
-        self._whole = (keys, sizes, costs)
+        self._whole = _Part(keys, sizes, costs)
         self._rate, self._seed, self._held = rate, seed, held
         self._expected = len(keys) if requests is None else requests * held
         self._mean_size = 1.0 if sizes is None or not len(sizes) else float(sizes.mean())
         self._parts = []
         if rate < 1:
             place = places(keys, seed)
-            for number in range(SAMPLES):
-                chosen = (place >= number * rate) & (place < (number + 1) * rate)
-                self._parts.append(
-                    tuple(None if a is None else a[chosen] for a in (keys, sizes, costs))
-                )
+            self._parts = [
+                self._whole.where((place >= n * rate) & (place < (n + 1) * rate))
+                for n in range(SAMPLES)
+            ]
 
     def at(self, maxsize: int | None = None, max_bytes: int | None = None) -> Simulated:
         """A cache of so many entries or bytes, for the whole trace."""
         entries = maxsize if maxsize is not None else (max_bytes or 0) / self._mean_size
         in_full = self._rate == 1 or entries * self._held * self._rate < LEAST_ENTRIES
         parts, rate = ([self._whole], 1.0) if in_full else (self._parts, self._rate)
-        ratios = np.array([self._ratios(*part, maxsize, max_bytes, rate) for part in parts])  # type: ignore[misc]
+        ratios = np.array([self._ratios(part, maxsize, max_bytes, rate) for part in parts])
         mean = np.clip(ratios.mean(axis=0), 0, 1).tolist()
         error = 0.0 if in_full else float(ratios[:, 0].std(ddof=1) / np.sqrt(SAMPLES))
-        _, sizes, costs = self._whole
         return Simulated(
             mean[0],
             error,
-            None if sizes is None else mean[1],
-            None if costs is None else mean[2],
+            None if self._whole.sizes is None else mean[1],
+            None if self._whole.costs is None else mean[2],
         )
 
     def _ratios(
-        self,
-        keys: Integers,
-        sizes: Integers | None,
-        costs: npt.NDArray[np.float64] | None,
-        maxsize: int | None,
-        max_bytes: int | None,
-        rate: float,
+        self, part: _Part, maxsize: int | None, max_bytes: int | None, rate: float
     ) -> list[float]:
         """Hit ratio, byte hit ratio and cost saved in a sample of a rate."""
         scale = rate * self._held
         result = simulate(
-            keys,
+            part.keys,
             None if maxsize is None else max(1, round(maxsize * scale)),
-            sizes=sizes,
+            sizes=part.sizes,
             max_bytes=None if max_bytes is None else max(1, round(max_bytes * scale)),
-            costs=costs,
+            costs=part.costs,
             seed=self._seed,
         )
         # What a sample has too much or too little are requests of its hottest keys: hits.
         return [
             adjusted(ratio, got, expected)
             for ratio, got, expected in (
-                (result.hit_ratio, len(keys), self._expected * rate),
-                (result.byte_hit_ratio, _sum(sizes), _sum(self._whole[1]) * rate),
-                (result.cost_saved, _sum(costs), _sum(self._whole[2]) * rate),
+                (result.hit_ratio, len(part.keys), self._expected * rate),
+                (result.byte_hit_ratio, _sum(part.sizes), _sum(self._whole.sizes) * rate),
+                (result.cost_saved, _sum(part.costs), _sum(self._whole.costs) * rate),
             )
         ]
 

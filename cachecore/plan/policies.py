@@ -75,7 +75,10 @@ def published_curves(
         if process.returncode or len(found) < len(run):
             raise RuntimeError(f"libcachesim's {policy} failed: {said or process.returncode}")
         expected = trace.requests * rate
-        ratios = {size: adjusted(ratio, len(keys), expected) for size, ratio in zip(run, found, strict=True)}
+        ratios = {
+            size: adjusted(ratio, len(keys), expected)
+            for size, ratio in zip(run, found, strict=True)
+        }
         # Where all fit, only first requests miss.
         ratios |= {size: 1 - distinct / expected for size in scaled if size >= distinct}
         return {size: min(max(ratio, 0.0), 1.0) for size, ratio in ratios.items()}
@@ -86,9 +89,7 @@ def published_curves(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             slowest_first = reversed(POLICIES.items())
             curves = {name: pool.submit(hit_ratios, known) for name, known in slowest_first}
-            return {
-                name: [curves[name].result().get(size) for size in scaled] for name in POLICIES
-            }
+            return {name: [curves[name].result().get(size) for size in scaled] for name in POLICIES}
 
 
 def _write(keys: npt.NDArray[np.int64], path: str) -> None:

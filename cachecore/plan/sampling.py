@@ -23,7 +23,8 @@ def mixed(values: Hashes) -> Hashes:
 def places(keys: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
     """A pseudo-random place in [0, 1) for each key, the same for the same key."""
     salt = (seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64
-    return (mixed(keys.view(np.uint64) + np.uint64(salt)) >> np.uint64(11)) * 2.0**-53
+    found = mixed(keys.view(np.uint64) + np.uint64(salt)) >> np.uint64(11)
+    return found.astype(np.float64) * 2.0**-53
 
 
 def hashes(keys: list[Any]) -> Hashes:

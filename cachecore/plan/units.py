@@ -16,7 +16,9 @@ def seconds_in(text: str, name: str) -> float:
     """Seconds from text such as "200ns" or "1.5 ms"; ValueError naming the argument."""
     match = _DURATION.fullmatch(text)
     if match is None or not float(match[1]) > 0:
-        raise ValueError(f'{name} must be a duration above 0 with its unit, like "5ms", not {text!r}')
+        raise ValueError(
+            f'{name} must be a duration above 0 with its unit, like "5ms", not {text!r}'
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -35,6 +37,14 @@ def size(n: float) -> str:
         if abs(n) < 999.5 * scale or unit == "GB":
             break
     return f"{_three_digits(n / scale)} {unit}"
+
+
+def span(seconds: float) -> str:
+    """A duration in seconds, in minutes, hours or days where it is longer."""
+    for unit, scale in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * scale:
+            return f"{seconds / scale:,.3g} {unit}"
+    return duration(seconds * 1e9)
 
 
 def _three_digits(value: float) -> str:

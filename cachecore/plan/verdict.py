@@ -14,8 +14,10 @@ STRAIGHT = 0.6  # of the attainable hits by half of the keys: half would be a st
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: `why` is "worth it", "few repeats", "hits not faster", "memory costs more" or
-    "no hot set"; `reason` a sentence or two.
+    """The answer.
+
+    `why` is "worth it", "few repeats", "hits not faster", "memory costs more" or "no hot set",
+    `reason` a sentence or two.
     """
 
     worth_it: bool

@@ -72,7 +72,9 @@ class ColumnLog:
     def _check(self, values: Any, good: Any, field: str, what: str) -> None:
         if not good.all():
             at = int(np.argmin(good))
-            raise LogError(f"{self.name}: request {self._done + at + 1}: {field} {values[at]} {what}")
+            raise LogError(
+                f"{self.name}: request {self._done + at + 1}: {field} {values[at]} {what}"
+            )
 
 
 class NpzLog(ColumnLog):
@@ -123,46 +125,40 @@ class ParquetLog(ColumnLog):
 
     def _pieces(self) -> Iterator[dict[str, Any]]:
         try:
-            import pyarrow
-            from pyarrow import parquet, types
+            from pyarrow import parquet
         except ModuleNotFoundError:
             needs = 'Parquet needs: pip install "cachecore-ml[plan]"'
             raise LogError(f"{self.name}: {needs}") from None
         file = parquet.ParquetFile(self._file)
         self._count = max(file.metadata.num_rows, 1)
         names = file.schema_arrow.names
-        places = fields_of(names)
-        if "key" not in places:
+        columns = {field: names[at] for field, at in fields_of(names).items()}
+        if "key" not in columns:
             raise LogError(f"{self.name}: no column named 'key'")
-        columns = {field: names[at] for field, at in places.items()}
         for batch in file.iter_batches(CHUNK, columns=list(columns.values())):
-            piece: dict[str, Any] = {}
-            for field, name in columns.items():
-                column = batch.column(name)
-                if column.null_count and field == "size" and "op" in columns:
-                    column = column.fill_null(UNKNOWN)
-                if column.null_count:
-                    at = self._done + column.is_null().index(True).as_py() + 1
-                    raise LogError(f"{self.name}: request {at}: no {field}")
-                if types.is_dictionary(column.type):
-                    column = column.dictionary_decode()
-                if types.is_timestamp(column.type):
-                    unit = pyarrow.timestamp("us", column.type.tz)
-                    column = column.cast(unit, safe=False).cast("int64").cast("float64")
-                    piece[field] = column.to_numpy() / 1e6
-                elif field == "op" or (field == "key" and not types.is_integer(column.type)):
-                    piece[field] = self._texts(field, column)
-                else:
-                    piece[field] = column.to_numpy(zero_copy_only=False)
-                    if piece[field].dtype.kind not in KINDS[field]:
-                        what = f"column '{name}' is of type {column.type}"
-                        raise LogError(f"{self.name}: {what}, not numbers")
-            yield piece
+            piece = {field: batch.column(name) for field, name in columns.items()}
+            if "op" in piece and "size" in piece:
+                piece["size"] = piece["size"].fill_null(UNKNOWN)
+            yield {field: self._values(field, column) for field, column in piece.items()}
 
-    def _texts(self, field: str, column: Any) -> list[str]:
+    def _values(self, field: str, column: Any) -> Any:
+        """A column of Arrow as an array of numbers or a list of texts."""
+        from pyarrow import timestamp, types
+
+        if column.null_count:
+            at = self._done + column.is_null().index(True).as_py() + 1
+            raise LogError(f"{self.name}: request {at}: no {field}")
+        if types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if types.is_timestamp(column.type) and field == "time":
+            microseconds = timestamp("us", column.type.tz)
+            return column.cast(microseconds, safe=False).cast("int64").to_numpy() / 1e6
+        values = column.to_numpy(zero_copy_only=False)
+        if field in KINDS and values.dtype.kind in KINDS[field]:
+            return values
         texts = column.to_pylist()
-        if texts and isinstance(texts[0], bytes):
+        if field in ("key", "op") and texts and isinstance(texts[0], str):
+            return texts
+        if field == "key" and texts and isinstance(texts[0], bytes):
             return [text.decode(errors="backslashreplace") for text in texts]
-        if texts and not isinstance(texts[0], str):
-            raise LogError(f"{self.name}: column '{field}' is of type {column.type}, not text")
-        return texts  # type: ignore[no-any-return]
+        raise LogError(f"{self.name}: a {field} of type {column.type}")

@@ -27,36 +27,36 @@ class JsonLog(LineLog):
     format = "jsonl"
 
     def _parsed(self) -> Iterator[Chunk]:
-        first: set[str] | None = None
+        told: set[str] | None = None
         reads = Reads()
         for start, lines in self._blocks():
             columns: dict[str, list[Any]] = {}
             for number, line in enumerate(lines, start):
                 if not line or line.isspace():
                     continue
-                try:
-                    record = _record(json.loads(line))
-                except (ValueError, RecursionError) as error:
-                    raise self._bad(number, str(error)) from None
-                told = record.keys() - {"size"}
-                if first is None:
-                    first = told
-                if told != first:
-                    name = min(told ^ first)
-                    raise self._bad(number, f"{name!r} is told of some requests only")
+                record = self._record(number, line)
+                told = told or record.keys() - {"size"}
+                if differing := told ^ (record.keys() - {"size"}):
+                    what = f"{min(differing)!r} is told of some requests only"
+                    raise self._bad(number, what)
                 for name, value in {"size": UNKNOWN, **record}.items():
                     columns.setdefault(name, []).append(value)
-            if not columns:
-                continue
-            sizes = columns["size"] if max(columns["size"]) > UNKNOWN else None
-            chunk = Chunk(columns["key"], sizes, columns.get("time"), columns.get("cost"))
-            if "op" in columns:
-                chunk = reads.of(chunk, columns["op"])
-            if chunk.keys:
-                yield chunk
+            if columns:
+                sizes = columns["size"] if max(columns["size"]) > UNKNOWN else None
+                chunk = Chunk(columns["key"], sizes, columns.get("time"), columns.get("cost"))
+                if "op" in columns:
+                    chunk = reads.of(chunk, columns["op"])
+                if chunk.keys:
+                    yield chunk
+
+    def _record(self, number: int, line: str) -> dict[str, Any]:
+        try:
+            return _fields(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise self._bad(number, str(error)) from None
 
 
-def _record(parsed: Any) -> dict[str, Any]:
+def _fields(parsed: Any) -> dict[str, Any]:
     """The fields of a request, checked; ValueError says what is wrong."""
     if not isinstance(parsed, dict):
         raise ValueError("not a JSON object")

@@ -83,15 +83,21 @@ class TableLog(LineLog):
     def _numbers(
         self, rows: list[tuple[int, list[str]]], at: int, read: Callable[[str], float]
     ) -> list[float]:
-        numbers, line = [], 0
         try:
-            for line, row in rows:
-                numbers.append(read(row[at]))
+            return [read(row[at]) for _, row in rows]
         except ValueError as error:
+            line = next(line for line, row in rows if _fails(read, row[at]))
             hint = "; a header must name 'key' or 'size'" if line == 1 else ""
             raise LogError(f"{self.name}:{line}: {error}{hint}") from None
-        return numbers
 
 
 def _size_or_none(text: str) -> int:
     return size_of(text) if text.strip() else UNKNOWN
+
+
+def _fails(read: Callable[[str], float], text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return True
+    return False
