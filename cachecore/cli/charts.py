@@ -62,7 +62,10 @@ def log_chart(
     for number, line in enumerate(lines):
         y = np.interp(at, np.log10(line.x), [scale(value) for value in line.y])
         dots = ((high_y - y) / (high_y - low_y) * (rows * 4 - 1)).astype(int)
+        ends_x = np.searchsorted(at, np.log10(line.x[[0, -1]]))
         for column, ends in enumerate(zip(dots, [dots[0], *dots[:-1]], strict=True)):
+            if not ends_x[0] - 1 <= column <= ends_x[1]:
+                continue
             for dot in range(min(ends), max(ends) + 1):
                 bits[dot // 4, column // 2] |= DOTS[dot % 4, column % 2]
                 styles[dot // 4, column // 2] = number

@@ -22,15 +22,16 @@ CLASSES = {
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --ink: #1b2430; --soft: #5b6777;
   --line: #e2e6eb; --ours: #1a5fd0; --lru: #c8501e; --lfu: #a07c00; --s3: #00806a; --tiny: #a2449c;
-  --best: #6d7785; --good: #17753d; --bad: #b3261e; }
+  --best: #6d7785; --pale: #a9c6f2; --good: #17753d; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --back: #12161c; --card: #1a2028; --ink: #e6eaf0;
   --soft: #9aa6b5; --line: #2c3540; --ours: #6ea8ff; --lru: #ff9466; --lfu: #dcb948; --s3: #4fcdb3;
-  --tiny: #e08fdb; --best: #9aa6b5; --good: #6fd394; --bad: #ff8a80; } }
+  --tiny: #e08fdb; --best: #9aa6b5; --pale: #34506f; --good: #6fd394; --bad: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 32px 20px 48px; max-width: 900px; background: var(--back);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 22px; margin: 0 0 2px; overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 0 0 4px; }
+svg + h2 { margin-top: 18px; }
 p { margin: 4px 0 10px; }
 .soft, figcaption, td.note { color: var(--soft); }
 section, .verdict { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -57,15 +58,16 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .grid { stroke: var(--line); } .axis, .tick { stroke: var(--soft); }
 .mark { stroke: var(--ours); stroke-dasharray: 3 4; }
 .line { fill: none; stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round; }
-.line.ours { stroke-width: 3.2; } .line.best, .line.none { stroke-dasharray: 6 5; }
-.dot, .bar { fill: var(--c); } .bar.lru { fill-opacity: .35; }
+.line.ours { stroke-width: 3.2; } .line.best { stroke-dasharray: 6 5; }
+.line.none { stroke-dasharray: 1 5; stroke-linecap: round; stroke-width: 2.4; }
+.dot, .bar { fill: var(--c); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0;
   margin: 6px 0; font-size: 13px; }
 .legend li::before { content: ""; display: inline-block; width: 16px; height: 4px;
   margin: 0 7px 3px 0; border-radius: 2px; background: var(--c); vertical-align: middle; }
 .ours { --c: var(--ours); } .lru { --c: var(--lru); } .lfu { --c: var(--lfu); }
 .s3 { --c: var(--s3); } .tiny { --c: var(--tiny); } .best { --c: var(--best); }
-.none { --c: var(--soft); }
+.none { --c: var(--ink); }
 """
 
 
@@ -255,11 +257,10 @@ def _popularity(plan: Plan) -> str:
 
 def _working_set(plan: Plan) -> str:
     slices = plan.traffic.slices
-    timed = plan.traffic.seconds is not None
     series = [
         Series(
             "distinct keys",
-            "lru",
+            "all",
             [(part.start, float(part.distinct_keys)) for part in slices],
             True,
         ),
@@ -270,9 +271,12 @@ def _working_set(plan: Plan) -> str:
             True,
         ),
     ]
-    end = plan.traffic.seconds if timed and plan.traffic.seconds else float(plan.requests)
     most = max(part.distinct_keys for part in slices)
-    x = Axis("time" if timed else "requests", 0, end, span if timed else _count)
+    if plan.traffic.seconds is None:
+        x = Axis("requests", 0, plan.requests, _count)
+    else:
+        unit = next((n for n in (86_400, 3600, 60) if plan.traffic.seconds >= 2 * n), 10)
+        x = Axis("time", 0, plan.traffic.seconds, span, unit=unit)
     title = "Working set over time"
     return _section(
         title,
@@ -307,18 +311,11 @@ def _bytes(plan: Plan) -> str:
         ),
     ]
     title = "Misses of a cache bounded by bytes"
-    ends = plan.byte_curve[0].memory_bytes, plan.byte_curve[-1].memory_bytes
-    x = Axis(
-        "max_bytes, keys and overhead included", *ends, size, log=True, ticks=_doublings(*ends)
-    )
+    low, high = plan.byte_curve[0].memory_bytes, plan.byte_curve[-1].memory_bytes
+    name = "max_bytes, keys and overhead included"
+    x = Axis(name, low, max(high, low + 1), size, log=True, unit=2.0)
     y = Axis("", 0, 1, _percent)
     return _section(title, "", legend(series), chart(title, x, y, series))
-
-
-def _doublings(low: float, high: float) -> list[float]:
-    """Powers of two between two sizes, a handful."""
-    every = [2.0**n for n in range(64) if low <= 2.0**n <= high]
-    return every[:: max(1, len(every) // 6)]
 
 
 def _percent(value: float) -> str:

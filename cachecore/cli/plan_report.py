@@ -106,7 +106,7 @@ def facts(plan: Plan) -> list[tuple[str, str, str]]:
         ("top 10% of the keys", f"{seen.top_10_percent:.1%}", "of the requests"),
     ]
     if seen.zipf is not None:
-        fit = f"maximum likelihood on the {seen.zipf.keys:,} most popular keys"
+        fit = f"most likely for the top {seen.zipf.keys:,} keys"
         rows.append(("Zipf exponent", f"{seen.zipf.exponent:.2f}", fit))
     if seen.object_bytes is not None and seen.working_set_bytes is not None:
         rows.append(("mean object", size(seen.object_bytes), ""))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, log, log10
 
 WIDTH, HEIGHT = 760, 320
-LEFT, RIGHT, TOP, BOTTOM = 68, 20, 14, 48
+LEFT, RIGHT, TOP, BOTTOM = 68, 28, 14, 48
 Format = Callable[[float], str]
 
 
@@ -27,7 +27,7 @@ class Series:
 class Axis:
     """A linear or logarithmic axis from a number to a larger one, its name, how numbers are shown.
 
-    Without `ticks` these are powers of ten, or quarters.
+    Its ticks are powers of `unit`, or round multiples of it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Axis:
     high: float
     show: Format
     log: bool = False
-    ticks: Sequence[float] = field(default=())
+    unit: float = 10.0
 
     def share(self, value: float) -> float:
         """Where a value lies between low and high."""
@@ -45,13 +45,15 @@ class Axis:
 
     def marks(self) -> list[float]:
         """The values that get a tick."""
-        if self.ticks:
-            return list(self.ticks)
         if self.log:
-            first, last = ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9)
+            first = ceil(log(self.low, self.unit) - 1e-9)
+            last = floor(log(self.high, self.unit) + 1e-9)
             step = max(1, (last - first) // 6)
-            return [10.0**power for power in range(first, last + 1, step)]
-        return [self.low + (self.high - self.low) * n / 4 for n in range(5)]
+            return [self.unit**power for power in range(first, last + 1, step)]
+        span = (self.high - self.low) / self.unit
+        decade = 10.0 ** floor(log10(span / 3))
+        step = self.unit * max(n * decade for n in (1, 2, 2.5, 5) if n * decade <= span / 3)
+        return [self.low + n * step for n in range(floor((self.high - self.low) / step + 1e-9) + 1)]
 
 
 def chart(

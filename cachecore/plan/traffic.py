@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cachecore.plan.trace import Trace
 
-SLICES = 48  # of the working set over time
+SLICES = 40  # of the working set over time
 RANKS = 60  # points of the curve of popularity
 FITTED = 8  # requests that a key needs to take part in the fit
 LEAST_FITTED = 20  # keys

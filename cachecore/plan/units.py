@@ -24,6 +24,8 @@ def seconds_in(text: str, name: str) -> float:
 
 def duration(ns: float) -> str:
     """Nanoseconds in a readable unit, three digits."""
+    if ns == 0:
+        return "0"
     for unit, scale in (("ns", 1), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
         if ns < 999.5 * scale or unit == "s":
             break
