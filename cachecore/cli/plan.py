@@ -101,8 +101,10 @@ def plan(
             memory_price=memory_price,
             rate=rate,
         )
-        entries = [positive_int(number, "--maxsize") for number in maxsize]
-        bounds = [size_in_bytes(text, "--max-bytes") for text in max_bytes]
+        for number in maxsize:
+            positive_int(number, "--maxsize")
+        for text in max_bytes:
+            size_in_bytes(text, "--max-bytes")
         with progress_bars() as bars:
             with open_log(log, format=format) as opened:
                 name, kind = opened.name, opened.format
@@ -117,7 +119,12 @@ def plan(
                 known[what].update(share)
 
             result = analyze(
-                trace, terms, targets=targets, maxsize=entries, max_bytes=bounds, progress=progress
+                trace,
+                terms,
+                targets=targets,
+                maxsize=maxsize,
+                max_bytes=max_bytes,
+                progress=progress,
             )
     except ValueError as error:  # of the options, or a LogError
         raise InputError(str(error)) from None

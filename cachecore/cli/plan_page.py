@@ -67,7 +67,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
   margin: 0 7px 3px 0; border-radius: 2px; background: var(--c); vertical-align: middle; }
 .ours { --c: var(--ours); } .lru { --c: var(--lru); } .lfu { --c: var(--lfu); }
 .s3 { --c: var(--s3); } .tiny { --c: var(--tiny); } .best { --c: var(--best); }
-.none { --c: var(--ink); }
+.none { --c: var(--ink); } .all { --c: var(--pale); }
 """
 
 
@@ -100,9 +100,8 @@ def page(plan: Plan, name: str) -> str:
 
 def _tiles(plan: Plan) -> str:
     best = plan.recommended
-    label = "recommended size"
     tiles = [
-        (f"{best.entries:,}", f"entries, {label}"),
+        (f"{best.entries:,}", "entries"),
         (size(best.memory_bytes), "memory"),
         (f"{best.hit_ratio:.1%}", "of the requests hit"),
         (duration(best.latency * 1e9), "mean latency"),

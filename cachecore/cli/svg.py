@@ -48,11 +48,11 @@ class Axis:
         if self.log:
             first = ceil(log(self.low, self.unit) - 1e-9)
             last = floor(log(self.high, self.unit) + 1e-9)
-            step = max(1, (last - first) // 6)
-            return [self.unit**power for power in range(first, last + 1, step)]
+            every = max(1, (last - first) // 6)
+            return [self.unit**power for power in range(first, last + 1, every)]
         span = (self.high - self.low) / self.unit
         decade = 10.0 ** floor(log10(span / 3))
-        step = self.unit * max(n * decade for n in (1, 2, 2.5, 5) if n * decade <= span / 3)
+        step: float = self.unit * max(n * decade for n in (1, 2, 2.5, 5) if n * decade <= span / 3)
         return [self.low + n * step for n in range(floor((self.high - self.low) / step + 1e-9) + 1)]
 
 

@@ -15,6 +15,7 @@ from cachecore.plan.terms import Settled, Terms, overhead, settle
 from cachecore.plan.trace import Trace
 from cachecore.plan.traffic import Traffic, traffic
 from cachecore.plan.verdict import Verdict, judge
+from cachecore.settings import positive_int, size_in_bytes
 
 POINTS = 14  # of the curve
 SMALLEST = 100  # entries of the curve's first cache, where there are so many keys
@@ -117,7 +118,7 @@ def analyze(
     *,
     targets: Sequence[float] = TARGETS,
     maxsize: Sequence[int] = (),
-    max_bytes: Sequence[int] = (),
+    max_bytes: Sequence[int | str] = (),
     progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> Plan:
     """Plan a cache for a trace: `trace_of` arrays, or `collect`ed from a log.
@@ -131,13 +132,16 @@ def analyze(
         progress: called with what is done and the share of it that is.
 
     Raises:
-        ValueError: no request, a target out of range, or terms that lack what they need.
+        ValueError, TypeError: no request, a target or size out of range or of the wrong kind, or
+            terms that lack what they need.
     """
     if not len(trace.keys):
         raise ValueError("no request to plan for")
     for target in targets:
         if not 0 < target < 1:
             raise ValueError(f"a target must be above 0 and below 1, not {target}")
+    entries = [positive_int(number, "maxsize") for number in maxsize]
+    bounds = [size_in_bytes(number, "max_bytes") for number in max_bytes]
     known = traffic(trace)
     settled = settle(terms or Terms(), trace, known)
     sizer = Sizer(trace, known, settled, progress)
@@ -171,8 +175,8 @@ def analyze(
         byte_curve=sizer.byte_curve(),
         targets=tuple(Target(target, sizer.least(target, curve)) for target in targets),
         asked=(
-            *(sizer.of_entries(entries) for entries in maxsize),
-            *(sizer.of_bytes(bound) for bound in max_bytes),
+            *(sizer.of_entries(number) for number in entries),
+            *(sizer.of_bytes(bound) for bound in bounds),
         ),
         recommended=recommended,
         chosen=chosen,
