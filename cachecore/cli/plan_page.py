@@ -9,7 +9,7 @@ from cachecore import __version__
 from cachecore.cli.plan_report import MONTH, OURS, facts, money, sizes, slice_length, terms
 from cachecore.cli.svg import Axis, Series, chart, legend
 from cachecore.plan.analysis import Outcome, Plan
-from cachecore.plan.units import duration, size, span
+from cachecore.plan.units import amount, duration, size, span
 
 CLASSES = {
     "LRU": "lru",
@@ -107,7 +107,7 @@ def _tiles(plan: Plan) -> str:
         (duration(best.latency * 1e9), "mean latency"),
     ]
     if best.net_a_day is not None:
-        tiles.append((f"{best.net_a_day:,.2f}", "net saving a day"))
+        tiles.append((amount(best.net_a_day), "net saving a day"))
     cells = (f"<div><strong>{escape(a)}</strong>{escape(b)}</div>" for a, b in tiles)
     return f'<div class="tiles">{"".join(cells)}</div>'
 
@@ -194,7 +194,7 @@ def _sizes(plan: Plan) -> str:
 
 
 def _money(plan: Plan) -> str:
-    rows = [[label, f"{day:,.2f}", f"{month:,.2f}"] for label, day, month in money(plan)]
+    rows = [[label, amount(day), amount(month)] for label, day, month in money(plan)]
     if plan.recommended.gpu_hours_a_day is None:
         return ""
     title = "What the recommended cache saves"

@@ -11,7 +11,7 @@ from rich.table import Table
 from cachecore.cli.charts import Line, log_chart
 from cachecore.plan.analysis import Outcome, Plan
 from cachecore.plan.traffic import Slice
-from cachecore.plan.units import duration, size, span
+from cachecore.plan.units import amount, duration, size, span
 
 OURS = "Cache"
 STYLES = {
@@ -233,7 +233,7 @@ def money(plan: Plan) -> list[tuple[str, float, float]]:
     best = plan.recommended
     rows = {
         "GPU-hours saved": best.gpu_hours_a_day,
-        "their price": best.saved_a_day,
+        "price of these": best.saved_a_day,
         "price of the memory": best.memory_a_day,
         "net saving": best.net_a_day,
     }
@@ -243,5 +243,5 @@ def money(plan: Plan) -> list[tuple[str, float, float]]:
 def _money(plan: Plan) -> Table:
     table = _table("What the recommended cache saves", "", "a day", f"in {MONTH} days")
     for label, day, month in money(plan):
-        table.add_row(label, f"{day:,.2f}", f"{month:,.2f}")
+        table.add_row(label, amount(day), amount(month))
     return table

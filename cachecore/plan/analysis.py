@@ -217,11 +217,9 @@ class Sizer:
 
     def of_entries(self, entries: int) -> Outcome:
         """A cache of so many entries."""
-        if entries >= self._known.distinct_keys:
-            # Nothing leaves it: no need to simulate, and no error.
-            found = Simulated(self.attainable, 0.0, *self._by_entries.at(entries)[2:])
-        else:
-            found = self._by_entries.at(entries)
+        found = self._by_entries.at(min(entries, self._known.distinct_keys))
+        if entries >= self._known.distinct_keys:  # nothing leaves it: no chance, and no error
+            found = found._replace(hit_ratio=self.attainable, error=0.0)
         return self._outcome(entries, entries * self._terms.entry_bytes, found)
 
     def of_bytes(self, bound: int) -> Outcome:

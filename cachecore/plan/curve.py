@@ -68,7 +68,8 @@ class Miniatures:
     smaller; what they hold of requests beyond or below their share is corrected for (SHARDS-adj).
     Waldspurger et al., "Cache modeling and optimization using miniature simulations", ATC 2017.
     Sizes that would leave a cache of fewer than 64 entries in a sample are simulated in full. The
-    trace may itself be such a sample, of a rate `held` and of a trace of `requests`.
+    trace may itself be such a sample, of a rate `held` and of a trace of `requests`; then all sizes
+    are simulated on samples of it, whose spread is the error.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Miniatures:
     def at(self, maxsize: int | None = None, max_bytes: int | None = None) -> Simulated:
         """A cache of so many entries or bytes, for the whole trace."""
         entries = maxsize if maxsize is not None else (max_bytes or 0) / self._mean_size
-        in_full = self._rate == 1 or entries * self._held * self._rate < LEAST_ENTRIES
+        small = entries * self._rate < LEAST_ENTRIES
+        in_full = self._rate == 1 or (small and self._held == 1)
         parts, rate = ([self._whole], 1.0) if in_full else (self._parts, self._rate)
         ratios = np.array([self._ratios(part, maxsize, max_bytes, rate) for part in parts])
         mean = np.clip(ratios.mean(axis=0), 0, 1).tolist()

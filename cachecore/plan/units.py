@@ -1,4 +1,4 @@
-"""Durations and sizes as text, and durations from text."""
+"""Durations, sizes and amounts of money as text, and durations from text."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def span(seconds: float) -> str:
         if seconds >= 2 * scale:
             return f"{seconds / scale:,.3g} {unit}"
     return duration(seconds * 1e9)
+
+
+def amount(money: float) -> str:
+    """An amount of money, in any currency; a tiny one with two digits."""
+    return f"{money:,.2f}" if abs(money) >= 0.1 or money == 0 else f"{money:.2g}"
 
 
 def _three_digits(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachecore.plan.terms import Settled
-from cachecore.plan.units import duration, size
+from cachecore.plan.units import amount, duration, size
 
 FEW_REPEATS = 0.1  # attainable hit ratio
 LITTLE_FASTER = 0.9  # of the latency without a cache
@@ -42,17 +42,18 @@ def judge(
     Money decides where it is known. `half` is the hit ratio of a cache of half of the keys.
     """
     without, with_it = terms.miss_latency, terms.latency(hit_ratio)
-    faster = f"{duration(without * 1e9)} to {duration(with_it * 1e9)}"
-    if terms.hit_latency > LITTLE_FASTER * terms.miss_latency:
-        hit, miss = duration(terms.hit_latency * 1e9), duration(without * 1e9)
+    change = f"{duration(without * 1e9)} to {duration(with_it * 1e9)}"
+    net = 0.0 if net_a_day is None else net_a_day
+    if attainable < FEW_REPEATS and net <= 0:
         return Verdict(
             False,
-            "hits not faster",
-            f"A hit takes {hit} and computing the value {miss}: there is next to nothing to save.",
+            "few repeats",
+            f"Only {attainable:.1%} of the requests ask for a key that was asked for before: no"
+            " cache, however large, hits more often.",
         )
     if net_a_day is not None:
-        saved, memory = f"{saved_a_day:,.2f}", f"{memory_a_day:,.2f}"
-        if net_a_day <= 0:
+        saved, memory = amount(saved_a_day or 0), amount(memory_a_day or 0)
+        if net <= 0:
             return Verdict(
                 False,
                 "memory costs more",
@@ -63,21 +64,14 @@ def judge(
             True,
             "worth it",
             f"{size(memory_bytes)} of memory answer {hit_ratio:.1%} of the requests and save"
-            f" {saved} of GPU time a day for {memory}: {net_a_day:,.2f} remain. The mean latency"
-            f" falls from {faster}.",
-        )
-    if attainable < FEW_REPEATS:
-        return Verdict(
-            False,
-            "few repeats",
-            f"Only {attainable:.1%} of the requests ask for a key that was asked for before: no"
-            " cache, however large, hits more often.",
+            f" {saved} of GPU time a day for {memory}: {amount(net)} remain. The mean latency"
+            f" goes from {change}.",
         )
     if with_it > LITTLE_FASTER * without:
         return Verdict(
             False,
             "hits not faster",
-            f"With {hit_ratio:.1%} of hits the mean latency falls from {faster} only.",
+            f"With {hit_ratio:.1%} of hits the mean latency only goes from {change}.",
         )
     if half < STRAIGHT * attainable:
         everything = size(distinct_keys * terms.entry_bytes)
@@ -92,5 +86,5 @@ def judge(
         True,
         "worth it",
         f"{size(memory_bytes)} of memory answer {hit_ratio:.1%} of the requests, of at most"
-        f" {attainable:.1%} that any cache could; the mean latency falls from {faster}.",
+        f" {attainable:.1%} that any cache could; the mean latency goes from {change}.",
     )

@@ -143,7 +143,7 @@ SCARCE = {"gpu_time": 1e-6, "gpu_hour_price": 1.0, "rate": 1.0, "memory_price": 
         (KEYS, {"hit_latency": 1e-3, "miss_latency": 1e-3}, "hits not faster"),
         (KEYS, {"hit_latency": 8e-4, "miss_latency": 1e-3}, "hits not faster"),
         (KEYS, SCARCE, "memory costs more"),
-        (np.arange(50_000), SCARCE, "memory costs more"),
+        (np.arange(50_000), SCARCE, "few repeats"),
         (UNIFORM, {**SCARCE, "gpu_time": 1.0}, "worth it"),  # money decides
     ],
 )
