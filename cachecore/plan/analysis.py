@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cachecore.plan.curve import Miniatures, Simulated, sampling_rate
 from cachecore.plan.policies import MOST_REQUESTS, libcachesim_is_installed, published_curves
@@ -22,7 +23,8 @@ SMALLEST = 100  # entries of the curve's first cache, where there are so many ke
 SAMPLED_SMALLEST = 256  # entries of the same in a sample: 64 in each of four
 TARGETS = (0.5, 0.8, 0.9)
 ENOUGH = 0.9  # of the attainable hits, where no price decides
-BETWEEN = 7  # sizes tried at once between two that enclose the one wanted
+NEAR = 1.02  # how much larger than the least size one that is looked for may be
+REFINED = 5  # sizes tried around the one that saves most
 WHOSE = (
     "other policies and the optimum are libcachesim's, whose W-TinyLFU has a fixed window and hits"
     " less than Caffeine's"
@@ -212,8 +214,10 @@ class Sizer:
         if trace.rate < 1:
             rate = min(rate, 0.25)  # four quarters, whose spread is the error
         self._rate = rate
-        self._by_entries = self._miniatures(0)
-        self._by_bytes: Miniatures | None = None
+        self._by_entries = self._miniatures(trace.sizes)
+        self._by_bytes = None
+        if trace.sizes is not None:
+            self._by_bytes = self._miniatures(trace.sizes + round(overhead(trace)))
 
     def of_entries(self, entries: int) -> Outcome:
         """A cache of so many entries."""
@@ -224,10 +228,8 @@ class Sizer:
 
     def of_bytes(self, bound: int) -> Outcome:
         """A cache of so many bytes; of entries of the mean size where sizes are not known."""
-        if self._trace.sizes is None:
-            return self.of_entries(max(1, int(bound / self._terms.entry_bytes)))
         if self._by_bytes is None:
-            self._by_bytes = self._miniatures(round(overhead(self._trace)))
+            return self.of_entries(max(1, int(bound / self._terms.entry_bytes)))
         return self._outcome(None, bound, self._by_bytes.at(max_bytes=bound))
 
     def curve(self) -> tuple[Outcome, ...]:
@@ -243,21 +245,20 @@ class Sizer:
         if self._known.working_set_bytes is None:
             return ()
         most = self._known.working_set_bytes + overhead(self._trace) * self._known.distinct_keys
-        self.of_bytes(round(most))
         sizes = np.unique(np.geomspace(max(most / 1000, 1), most, POINTS).round().astype(int))
         return self._side_by_side(self.of_bytes, sizes.tolist(), "simulating bounds of bytes")
 
     def least(self, hit_ratio: float, curve: Sequence[Outcome]) -> Outcome | None:
-        """The least cache with a hit ratio, to 1 %; None if there is none."""
+        """The least cache with a hit ratio, to 2 %; None if there is none."""
         above = next((i for i, outcome in enumerate(curve) if outcome.hit_ratio >= hit_ratio), None)
         if above is None:
             return None
         best, low = curve[above], _entries(curve[above - 1]) if above else 0
-        while tried := self._between(low, _entries(best)):
+        while tried := self._between(low, _entries(best), 2):
             reached = [outcome for outcome in tried if outcome.hit_ratio >= hit_ratio]
             best = reached[0] if reached else best
             low = max([low, *(_entries(o) for o in tried if _entries(o) < _entries(best))])
-            if _entries(best) <= low * 1.01:
+            if _entries(best) <= low * NEAR:
                 break
         return best
 
@@ -270,11 +271,11 @@ class Sizer:
         best = max(curve, key=_net)
         at = curve.index(best)
         low, high = curve[max(at - 1, 0)], curve[min(at + 1, len(curve) - 1)]
-        best = max([best, *self._between(_entries(low), _entries(high))], key=_net)
+        best = max([best, *self._between(_entries(low), _entries(high), REFINED)], key=_net)
         return best, "the one that saves most after its memory is paid for"
 
-    def _between(self, low: int, high: int) -> tuple[Outcome, ...]:
-        steps = np.geomspace(max(low, 1), high, BETWEEN + 2)[1:-1].round().astype(int)
+    def _between(self, low: int, high: int, count: int) -> tuple[Outcome, ...]:
+        steps = np.geomspace(max(low, 1), high, count + 2)[1:-1].round().astype(int)
         sizes = [n for n in np.unique(steps).tolist() if low < n < high]
         return self._side_by_side(self.of_entries, sizes, "looking for sizes")
 
@@ -289,9 +290,8 @@ class Sizer:
                 self._progress(what, number / len(wanted))
         return tuple(found)
 
-    def _miniatures(self, extra: int) -> Miniatures:
+    def _miniatures(self, sizes: npt.NDArray[np.int64] | None) -> Miniatures:
         trace = self._trace
-        sizes = trace.sizes if trace.sizes is None or not extra else trace.sizes + extra
         return Miniatures(
             trace.keys,
             self._rate,

@@ -86,6 +86,19 @@ def test_both_bounds(log: Path) -> None:
     assert report["bytes"] <= 1 << 20
 
 
+def test_logs_that_do_not_tell_all_sizes(tmp_path: Path) -> None:
+    lines = ['"set" "a" "12345"', '"get" "a"', '"get" "b"', '"mget" "a" "c"', '"get" "b"']
+    text = "\n".join(f"1.{at} [0 127.0.0.1:1] {line}" for at, line in enumerate(lines))
+    (tmp_path / "log").write_text(text)
+    report = run_json(tmp_path / "log", "--maxsize", 10)
+    assert (report["requests"], report["distinct"], report["hits"]) == (5, 3, 2)
+    assert report["byte_hit_ratio"] == pytest.approx(0.5)  # of the five bytes of a, asked for twice
+    (tmp_path / "log").write_text('{"key": "a"}\n{"key": "b"}\n{"key": "a"}\n')
+    assert run_json(tmp_path / "log", "--maxsize", 10)["hits"] == 1
+    (tmp_path / "log").write_text("a\t1\nb\t2\na\t1\n")
+    assert run_json(tmp_path / "log", "--format", "tsv")["byte_hit_ratio"] is not None
+
+
 def test_table(log: Path) -> None:
     result = run(log)
     assert result.exit_code == 0

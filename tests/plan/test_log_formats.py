@@ -196,6 +196,12 @@ def test_a_live_monitor_begins_with_a_short_line(tmp_path: Path) -> None:
     assert read(tmp_path / "log").keys == ["user:17"]
 
 
+def test_monitor_with_a_large_value(tmp_path: Path) -> None:
+    lines = [rb'1.5 [0 x:1] "set" "k" "' + rb"\x00" * 10**6 + b'"', b'2.5 [0 x:1] "get" "k"']
+    (tmp_path / "log").write_bytes(b"\n".join(lines))
+    assert read(tmp_path / "log", format="monitor") == Chunk(["k"], [10**6], [2.5])
+
+
 LINE = b'1.5 [0 127.0.0.1:1] "get" "a"\n'
 BAD: dict[str, list[tuple[bytes, str]]] = {
     "log.jsonl": [

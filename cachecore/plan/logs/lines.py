@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from cachecore.plan.logs.chunks import Chunk, LogError
 
-BLOCK = 1 << 17  # bytes read at once, and the longest line
+BLOCK = 1 << 17  # bytes read at once
 HEAD = 1 << 12  # bytes that tell the format
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -93,6 +93,7 @@ class LineLog:
     """A log that is read line by line; its formats differ in `_parsed`."""
 
     format = "text"
+    longest = BLOCK  # bytes of a line that is still taken for one
 
     def __init__(self, source: Source) -> None:
         self.name, self._source, self._begun = source.name, source, False
@@ -117,8 +118,8 @@ class LineLog:
         while True:
             block = self._source.read(BLOCK, line)
             whole, newline, rest = (rest + block).rpartition(b"\n") if block else (rest, b"", b"")
-            if len(rest) > BLOCK:
-                raise LogError(f"{self.name}:{line}: a line of more than {BLOCK:,} bytes")
+            if len(rest) > self.longest:
+                raise LogError(f"{self.name}:{line}: a line of more than {self.longest:,} bytes")
             if line == 1:
                 whole = whole.removeprefix(b"\xef\xbb\xbf")
             yield line, self._decode(whole, line).split("\n")

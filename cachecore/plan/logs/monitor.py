@@ -31,6 +31,7 @@ class MonitorLog(LineLog):
     """Keys are strings; those of a database other than 0 begin with its number and a slash."""
 
     format = "monitor"
+    longest = 1 << 24  # values are written out, a byte as four characters
 
     def _parsed(self) -> Iterator[Chunk]:
         reads = Reads()
