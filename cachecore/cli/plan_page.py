@@ -53,7 +53,8 @@ th, td { padding: 4px 10px; text-align: right; white-space: nowrap;
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td.note { text-align: left; white-space: normal; width: 55%; }
 td.us, tr.us td { font-weight: 600; color: var(--ours); }
-svg { width: 100%; height: auto; display: block; }
+section { overflow-x: auto; }
+svg { width: 100%; min-width: 560px; height: auto; display: block; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .grid { stroke: var(--line); } .axis, .tick { stroke: var(--soft); }
 .mark { stroke: var(--ours); stroke-dasharray: 3 4; }

@@ -88,7 +88,7 @@ def chart(
         at = across(value)
         parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{ground}"/>')
         side = "end" if at > WIDTH / 2 else "start"
-        parts.append(_text(at + (-6 if side == "end" else 6), TOP + 10, label, side))
+        parts.append(_text(at + (-6 if side == "end" else 6), TOP + 22, label, side))
     for line in series:
         places = [(across(a), up(b)) for a, b in line.points]
         hints = [f"{line.label}: {y.show(b)} at {x.show(a)}" for a, b in line.points]

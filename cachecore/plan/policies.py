@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,40 +56,45 @@ def published_curves(
     scaled = [round(size * rate) for size in sizes]
     distinct = len(np.unique(keys))
     run = sorted({size for size in scaled if LEAST_ENTRIES <= size < distinct})
-    total, done = len(run) * len(POLICIES), 0
+    expected, done = trace.requests * rate, 0
 
-    def hit_ratios(policy: str) -> dict[int, float]:
+    def simulated(policy: str) -> dict[int, float]:
         nonlocal done
-        command = [sys.executable, "-P", str(SCRIPT), path, policy, *map(str, run)]
-        found, said = [], ""
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            for line in process.stdout or ():
-                if line.startswith("hit "):
-                    found.append(float(line[4:]))
-                    done += 1
-                    progress(done / total)
-                else:
-                    said = line.strip() or said
-        if process.returncode or len(found) < len(run):
-            raise RuntimeError(f"libcachesim's {policy} failed: {said or process.returncode}")
-        expected = trace.requests * rate
-        ratios = {
-            size: adjusted(ratio, len(keys), expected)
-            for size, ratio in zip(run, found, strict=True)
-        }
-        # Where all fit, only first requests miss.
-        ratios |= {size: 1 - distinct / expected for size in scaled if size >= distinct}
-        return {size: min(max(ratio, 0.0), 1.0) for size, ratio in ratios.items()}
+        found = {}
+        for size, ratio in zip(run, _hit_ratios(policy, path, run), strict=True):
+            found[size] = min(max(adjusted(ratio, len(keys), expected), 0.0), 1.0)
+            done += 1
+            progress(done / (len(run) * len(POLICIES)))
+        return found
 
-    with tempfile.TemporaryDirectory(prefix="cachecore-") as folder:
+    # Where all fit, only first requests miss.
+    all_fit = {size: max(1 - distinct / expected, 0.0) for size in scaled if size >= distinct}
+    with (
+        tempfile.TemporaryDirectory(prefix="cachecore-") as folder,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         path = str(Path(folder) / "trace")
         _write(keys, path)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            slowest_first = reversed(POLICIES.items())
-            curves = {name: pool.submit(hit_ratios, known) for name, known in slowest_first}
-            return {name: [curves[name].result().get(size) for size in scaled] for name in POLICIES}
+        slowest_first = reversed(POLICIES.items())
+        curves = {name: pool.submit(simulated, known) for name, known in slowest_first if run}
+        found = {name: all_fit | (curves[name].result() if run else {}) for name in POLICIES}
+    return {name: [found[name].get(size) for size in scaled] for name in POLICIES}
+
+
+def _hit_ratios(policy: str, path: str, sizes: list[int]) -> Iterator[float]:
+    """Those of a policy at each of the sizes, as they come from a process of its own."""
+    command = [sys.executable, "-P", str(SCRIPT), path, policy, *map(str, sizes)]
+    said = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            if line.startswith("hit "):
+                yield float(line[4:])
+            else:
+                said = line.strip() or said
+    if process.returncode:
+        raise RuntimeError(f"libcachesim's {policy} failed: {said or process.returncode}")
 
 
 def _write(keys: npt.NDArray[np.int64], path: str) -> None:
