@@ -71,8 +71,9 @@ def traffic(trace: Trace) -> Traffic:
     """Statistics of a trace with requests; a few seconds for 10^7."""
     counts = np.bincount(trace.keys)
     ranked = np.sort(counts)[::-1]
-    held, keys = len(trace.keys), len(counts)
-    upto = np.cumsum(ranked)
+    keys, expected = len(counts), trace.requests * trace.rate
+    # What a sample has too much or too little are requests of the hottest keys.
+    upto = np.clip((np.cumsum(ranked) + expected - len(trace.keys)) / expected, 0, 1)
     object_bytes = None
     if trace.sizes is not None:
         last = np.empty(keys, np.int64)
@@ -89,9 +90,9 @@ def traffic(trace: Trace) -> Traffic:
     return Traffic(
         distinct_keys=round(keys / trace.rate),
         one_hit_keys=float((counts == 1).mean()),
-        one_hit_requests=float((counts == 1).sum() / held),
-        top_1_percent=float(upto[max(1, round(keys * 0.01)) - 1] / held),
-        top_10_percent=float(upto[max(1, round(keys * 0.1)) - 1] / held),
+        one_hit_requests=float((counts == 1).sum() / expected),
+        top_1_percent=float(upto[max(1, round(keys * 0.01)) - 1]),
+        top_10_percent=float(upto[max(1, round(keys * 0.1)) - 1]),
         zipf=fitted,
         object_bytes=object_bytes,
         working_set_bytes=None if object_bytes is None else object_bytes * keys / trace.rate,

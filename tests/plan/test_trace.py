@@ -185,6 +185,7 @@ def test_a_sample_says_what_the_whole_says() -> None:
     part = traffic(sample)
     assert part.distinct_keys == pytest.approx(whole.distinct_keys, rel=0.02)
     assert part.one_hit_keys == pytest.approx(whole.one_hit_keys, abs=0.02)
-    assert part.top_10_percent == pytest.approx(whole.top_10_percent, abs=0.05)
+    assert part.top_10_percent == pytest.approx(whole.top_10_percent, abs=0.02)
+    assert part.one_hit_requests == pytest.approx(whole.one_hit_requests, abs=0.01)
     for a, b in zip(part.slices, whole.slices, strict=True):
         assert a.distinct_keys == pytest.approx(b.distinct_keys, rel=0.15)
