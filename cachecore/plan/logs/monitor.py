@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from cachecore.plan.logs.chunks import UNKNOWN, Chunk, Reads
 from cachecore.plan.logs.lines import LineLog
 
-LINE = re.compile(r'\+?(\d+\.\d+) \[(\d+) [^\]]*(?:\][^\]" ]*)*\] ((?:"(?:[^"\\]|\\.)*" ?)+)')
+QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'
+LINE = re.compile(rf'\+?(\d+\.\d+) \[(\d+) [^\]]*(?:\][^\]" ]*)*\] ((?:{QUOTED} ?)+)')
 FIRST = re.compile(rb'(\+?OK\s+)?\+?\d+\.\d+ \[\d+ [^"]*\] "')
-ARGUMENT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+ARGUMENT = re.compile(QUOTED)
 ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 OF_ONE_KEY = set(
@@ -72,17 +73,20 @@ def _accesses(arguments: list[str]) -> Iterator[tuple[str, str, int]]:
             pairs = [[arguments[1], arguments[VALUE_AT[command]]]]
         elif command in ("mset", "msetnx"):
             pairs = [arguments[at : at + 2] for at in range(1, len(arguments) - 1, 2)]
-        yield from (("set", _text(key), len(_bytes(value))) for key, value in pairs)
+        yield from (("set", _text(key), _length(value)) for key, value in pairs)
         return
     yield from (("get", _text(key), UNKNOWN) for key in named)
 
 
+def _length(quoted: str) -> int:
+    """Of what is quoted, in bytes."""
+    return len(ESCAPE.sub(b".", quoted.encode()))
+
+
 def _text(quoted: str) -> str:
-    return _bytes(quoted).decode(errors="backslashreplace") if "\\" in quoted else quoted
-
-
-def _bytes(quoted: str) -> bytes:
-    return ESCAPE.sub(_character, quoted.encode()) if "\\" in quoted else quoted.encode()
+    if "\\" not in quoted:
+        return quoted
+    return ESCAPE.sub(_character, quoted.encode()).decode(errors="backslashreplace")
 
 
 def _character(match: re.Match[bytes]) -> bytes:
