@@ -89,6 +89,8 @@ def plan(
     Up to 20 million requests are analysed as they are, of longer logs those of a sample of the
     keys. Beside the cache's own policy, others are simulated where libcachesim is installed.
     """
+    if html is not None and not Path(html).parent.is_dir():  # before minutes of work
+        raise InputError(f"--html {html}: no such folder")
     try:
         terms = Terms(
             value_bytes=None
