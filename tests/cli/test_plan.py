@@ -213,7 +213,7 @@ def test_bad_logs_and_pages_are_one_line(tmp_path: Path, log: Path) -> None:
     check_refused(run(tmp_path / "log.csv"), "log.csv: no request in it")
     (tmp_path / "log.csv").write_text("key,time\na,1\nb,late\n")
     check_refused(run(tmp_path / "log.csv"), "log.csv:3: time 'late' is no time")
-    check_refused(run(log, "--html", tmp_path / "no" / "page"), "No such file or directory")
+    check_refused(run(log, "--html", tmp_path / "no" / "page"), "no such folder")
 
 
 def check_refused(result: Result, message: str) -> None:
