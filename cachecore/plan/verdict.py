@@ -9,6 +9,7 @@ from cachecore.plan.units import amount, duration, size
 
 FEW_REPEATS = 0.1  # attainable hit ratio
 LITTLE_FASTER = 0.9  # of the latency without a cache
+SMALL = 2**30  # bytes: what any service can spare to hold everything
 STRAIGHT = 0.6  # of the attainable hits by half of the keys: half would be a straight line
 
 
@@ -73,13 +74,13 @@ def judge(
             "hits not faster",
             f"With {hit_ratio:.1%} of hits the mean latency only goes from {change}.",
         )
-    if half < STRAIGHT * attainable:
-        everything = size(distinct_keys * terms.entry_bytes)
+    whole = distinct_keys * terms.entry_bytes
+    if half < STRAIGHT * attainable and whole > SMALL:
         return Verdict(
             False,
             "no hot set",
             f"Hits grow in step with the size: half of the keys would hit {half:.1%}, all of them"
-            f" {attainable:.1%}. Hold all {distinct_keys:,} keys, {everything}, or none: there is"
+            f" {attainable:.1%}. Hold all {distinct_keys:,} keys, {size(whole)}, or none: there is"
             " no hot set that a cache could keep.",
         )
     return Verdict(

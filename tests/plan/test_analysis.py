@@ -138,8 +138,9 @@ SCARCE = {"gpu_time": 1e-6, "gpu_hour_price": 1.0, "rate": 1.0, "memory_price": 
         (KEYS % 50, {}, "worth it"),  # a hot set, and little beside
         (np.arange(50_000), {}, "few repeats"),
         (np.arange(50_000) // 1.05, {}, "few repeats"),
-        (UNIFORM, {}, "no hot set"),
-        (loop(100_000, 5_000), {}, "no hot set"),
+        (UNIFORM, {"value_bytes": 2**20}, "no hot set"),
+        (loop(100_000, 5_000), {"value_bytes": 2**20}, "no hot set"),
+        (UNIFORM, {}, "worth it"),  # 40 MB hold it all
         (KEYS, {"hit_latency": 1e-3, "miss_latency": 1e-3}, "hits not faster"),
         (KEYS, {"hit_latency": 8e-4, "miss_latency": 1e-3}, "hits not faster"),
         (KEYS, SCARCE, "memory costs more"),
