@@ -55,7 +55,7 @@ void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind, uint64_t si
     ghosts->pushes[kind] += size;
 }
 
-cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash)
+cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash, float *nearness)
 {
     if (ghosts->places == NULL)
         return CC_GHOST_NONE;
@@ -72,8 +72,10 @@ cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash)
             continue;
         uint32_t age = (stamp(ghosts, kind) - places[i]) & 0xFFFF;
         places[i] = 0;
-        if (age <= ghosts->span)
-            return (cc_ghost)kind;
+        if (age > ghosts->span)
+            continue;
+        *nearness = 1 - (float)age / (float)(ghosts->span + 1);
+        return (cc_ghost)kind;
     }
     return CC_GHOST_NONE;
 }

@@ -39,8 +39,9 @@ size_t cc_ghosts_size(const cc_ghosts *ghosts);
 
 void cc_ghosts_push(cc_ghosts *ghosts, uint32_t hash, cc_ghost kind, uint64_t size);
 
-/* Why this key left, if it left lately; it is then forgotten. */
-cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash);
+/* Why this key left, if it left lately; it is then forgotten. *nearness goes from 1, the last of its
+   kind that left, to 0, the first that is still remembered. */
+cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash, float *nearness);
 
 /* The two groups of places of a hash. */
 CC_INLINE uint32_t *cc_ghosts_line(const cc_ghosts *ghosts, uint32_t hash)

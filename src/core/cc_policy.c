@@ -14,7 +14,7 @@ enum {
     REQUEUES = 16,           /* visited entries sent back to the window's start in one operation */
     MOVES = 4,               /* entries moved into main in one operation when the window shrinks */
     AHEAD = 4,               /* operations between fetching a record and needing it */
-    GHOST_STEP = 3,          /* entries by which a ghost that came back moves the border */
+    GHOST_STEP = 9,          /* entries by which a ghost that comes back at once moves the border */
     MEAN_OVER = 1024,        /* insertions that the mean cost remembers */
     LEAST_ROOM = 16,
 };
@@ -231,8 +231,11 @@ static void shorten_window(cc_policy *policy, uint32_t moves)
 
 /* --- the border, ageing --------------------------------------------------------------------- */
 
-static void move_border(cc_policy *policy, cc_ghost ghost, double weight)
+/* A ghost counts by the square of its nearness: one that had nearly been here still says that a few
+   entries more would do, one from the far end, as in a loop, that they would not. */
+static void move_border(cc_policy *policy, cc_ghost ghost, double nearness, double weight)
 {
+    weight *= nearness * nearness;
     uint64_t step = (uint64_t)(weight * GHOST_STEP * 0x1p32 / (policy->capacity | 1));
     uint64_t share = policy->share;
     if (ghost == CC_GHOST_REJECTED)
@@ -294,9 +297,10 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, doubl
     if (slot >= policy->top)
         policy->top = slot + 1;
 
-    cc_ghost ghost = cc_ghosts_take(&policy->ghosts, hash);
+    float nearness = 0;
+    cc_ghost ghost = cc_ghosts_take(&policy->ghosts, hash, &nearness);
     if (CC_UNLIKELY(ghost != CC_GHOST_NONE))
-        move_border(policy, ghost, cc_cost_within(cost) / policy->mean_cost);
+        move_border(policy, ghost, nearness, cc_cost_within(cost) / policy->mean_cost);
     if (CC_UNLIKELY(++policy->tick >= policy->next_epoch))
         begin_epoch(policy);
     bool rejected = ghost == CC_GHOST_REJECTED;
