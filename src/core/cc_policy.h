@@ -16,7 +16,7 @@
  *    age in accesses; times cost / size^(3/4) where entries differ in those. The weakest two seen
  *    stay the challengers' opponents while they are resident.
  *  - An entry that leaves raises its counters in the sketch and its hash becomes a ghost. Ghosts
- *    that come back move the border between window and main.
+ *    that come back move the border between window and main, the more the later they left.
  *  - Counts halve every 60 x capacity accesses, lazily, by epoch.
  *  - When the popular set is replaced at once (cc_watch.h), main entries that nobody has asked for
  *    since count for nothing.
