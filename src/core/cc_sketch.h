@@ -21,22 +21,15 @@
 
 #include "cc_base.h"
 
-#include <stdatomic.h>
-
-enum {
-    CC_SKETCH_ROWS = 4,
-    CC_SKETCH_ROW_WORDS = 2, /* of 64 bits, in a line */
-    CC_SKETCH_LINE_WORDS = CC_SKETCH_ROWS * CC_SKETCH_ROW_WORDS,
-    CC_SKETCH_LINE = 8 * CC_SKETCH_LINE_WORDS, /* bytes */
-};
+enum { CC_SKETCH_ROWS = 4, CC_SKETCH_ROW = 16 /* bytes of a line */ };
 
 typedef struct {
-    _Atomic uint64_t *words; /* NULL: an empty sketch, every estimate is 0 */
-    _Atomic uint8_t *epochs; /* of each line */
+    uint8_t *counters; /* NULL: an empty sketch, every estimate is 0 */
+    uint8_t *epochs;   /* of each line */
     uint32_t lines;
     uint32_t hand; /* the next line that is brought up to date unasked ... */
     uint32_t due;  /* ... and how many such lines there are to be */
-    uint8_t width; /* log2 of a counter's bits: 2 or 4 */
+    bool wide;     /* counters of 16 bits, else of 4 */
     uint8_t epoch;
 } cc_sketch;
 
@@ -72,9 +65,8 @@ CC_INLINE size_t cc_sketch_line(const cc_sketch *sketch, uint64_t bits)
 
 CC_INLINE void cc_sketch_prefetch(const cc_sketch *sketch, uint32_t hash)
 {
-    if (sketch->words != NULL)
-        CC_PREFETCH_WRITE(
-            &sketch->words[cc_sketch_line(sketch, cc_sketch_spread(hash)) * CC_SKETCH_LINE_WORDS]);
+    if (sketch->counters != NULL)
+        CC_PREFETCH_WRITE(sketch->counters + cc_sketch_line(sketch, cc_sketch_spread(hash)) * CC_LINE);
 }
 
 #endif

@@ -84,7 +84,7 @@ static void check_sketch(uint32_t capacity, uint64_t bytes, uint32_t keys, uint3
     uint32_t step = 0, exact = 0;
     cc_sketch sketch = {0};
     cc_sketch_fit(&sketch, capacity, bytes);
-    REQUIRE(sketch.words != NULL);
+    REQUIRE(sketch.counters != NULL);
     for (; step < STEPS; step++) {
         uint32_t key = cc_random_below(&random, keys);
         uint32_t count = cc_random_below(&random, cc_random_below(&random, 100000) + 1);
