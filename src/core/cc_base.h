@@ -15,6 +15,11 @@
 #define CC_PREFETCH(p) __builtin_prefetch((p), 0, 3)
 #define CC_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 
+/* A place that threads or processes read and write without a lock: never torn, in no order. */
+#define CC_GET(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
+#define CC_SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
+#define CC_ADD(place, value) __atomic_fetch_add(&(place), (value), __ATOMIC_RELAXED)
+
 #define CC_LINE 64 /* bytes in a cache line on every machine that is promised */
 
 /* Checked in debug builds only: what must hold if our own code is right. */

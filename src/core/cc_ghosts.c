@@ -12,7 +12,7 @@ size_t cc_ghosts_size(const cc_ghosts *ghosts)
     return (size_t)ghosts->lines * CC_GHOSTS_LINE * sizeof(uint32_t);
 }
 
-bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
+void cc_ghosts_shape(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
 {
     uint32_t remembered = capacity / REMEMBERED + 1;
     uint64_t span = size / REMEMBERED + 1;
@@ -22,6 +22,11 @@ bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
     while (span >> ghosts->unit > SPAN_STAMPS)
         ghosts->unit++;
     ghosts->span = (uint32_t)(span >> ghosts->unit);
+}
+
+bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
+{
+    cc_ghosts_shape(ghosts, capacity, size);
     ghosts->places = cc_pages_alloc_small(cc_ghosts_size(ghosts));
     if (ghosts->places == NULL)
         ghosts->lines = 0;

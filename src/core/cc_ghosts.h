@@ -32,6 +32,9 @@ typedef struct {
 /* Ghosts for a cache of `capacity` entries of that `size` in all; false: no memory. */
 bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size);
 
+/* The same without memory: its owner supplies cc_ghosts_size bytes, zero. */
+void cc_ghosts_shape(cc_ghosts *ghosts, uint32_t capacity, uint64_t size);
+
 void cc_ghosts_free(cc_ghosts *ghosts);
 
 /* Bytes held. */

@@ -1,8 +1,7 @@
 /* cc_policy.c — see cc_policy.h. */
 #include "cc_policy.h"
 
-#include "cc_pages.h"
-#include "cc_policy_score.h"
+#include "cc_policy_inner.h"
 
 #include <string.h>
 
@@ -16,7 +15,6 @@ enum {
     AHEAD = 4,               /* operations between fetching a record and needing it */
     GHOST_STEP = 9,          /* entries by which a ghost that comes back at once moves the border */
     MEAN_OVER = 1024,        /* insertions that the mean cost remembers */
-    LEAST_ROOM = 16,
 };
 
 /* The window's part of the capacity: at first, at least, at most; in units of 2^-32. */
@@ -26,22 +24,7 @@ enum {
 
 CC_INLINE void set_state(cc_meta *meta, unsigned state)
 {
-    meta->use = (meta->use & 0x00FFFFFFu) | state << CC_USE_FLAGS_SHIFT;
-}
-
-CC_INLINE uint32_t *ring_at(const cc_policy *policy, uint32_t position)
-{
-    return &policy->ring[position & (policy->ring_room - 1)];
-}
-
-static size_t records_size(const cc_policy *policy)
-{
-    return (size_t)policy->room * sizeof(cc_record);
-}
-
-static size_t ring_size(const cc_policy *policy)
-{
-    return (size_t)policy->ring_room * sizeof(uint32_t);
+    CC_SET(meta->use, (CC_GET(meta->use) & ~(0xFF000000u | CC_VISITED)) | state << CC_USE_STATE_SHIFT);
 }
 
 void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed)
@@ -66,6 +49,12 @@ static void start_anew(cc_policy *policy)
     policy->sketch_bytes = old.sketch_bytes;
 }
 
+void cc_policy_free(cc_policy *policy)
+{
+    cc_policy_release(policy);
+    start_anew(policy);
+}
+
 void cc_policy_renew(cc_policy *policy, cc_policy *old)
 {
     *old = *policy;
@@ -73,22 +62,6 @@ void cc_policy_renew(cc_policy *policy, cc_policy *old)
     policy->tick = old->tick;
     policy->next_epoch = old->tick + EPOCH_LEAST;
     policy->watch.since = old->tick;
-}
-
-void cc_policy_free(cc_policy *policy)
-{
-    cc_pages_free(policy->records, records_size(policy));
-    cc_pages_free(policy->ring, ring_size(policy));
-    cc_loads_free(policy);
-    cc_ghosts_free(&policy->ghosts);
-    cc_sketch_free(&policy->sketch);
-    start_anew(policy);
-}
-
-size_t cc_policy_size(const cc_policy *policy)
-{
-    return records_size(policy) + ring_size(policy) + cc_loads_size(policy)
-           + cc_ghosts_size(&policy->ghosts) + cc_sketch_size(&policy->sketch);
 }
 
 uint32_t cc_policy_frequency(const cc_policy *policy, uint32_t slot)
@@ -102,8 +75,7 @@ static void free_slot(cc_policy *policy, uint32_t slot)
 {
     cc_record *record = &policy->records[slot];
     set_state(&record->meta, CC_FREE);
-    record->a = policy->free;
-    record->b = 0;
+    CC_SET(record->a, policy->free);
     policy->free = slot;
 }
 
@@ -125,53 +97,7 @@ static void sweep_ring(cc_policy *policy)
 /* More dead than this and the queue is swept: deletions pay for it, and slots stay bounded. */
 static uint32_t most_dead(const cc_policy *policy)
 {
-    return policy->window / 4 + LEAST_ROOM;
-}
-
-static bool grow_records(cc_policy *policy)
-{
-    uint64_t most = policy->limit == CC_NO_LIMIT
-                        ? CC_NO_SLOT
-                        : (uint64_t)policy->limit + policy->limit / 4 + 2 * LEAST_ROOM;
-    uint64_t room = policy->room == 0 ? LEAST_ROOM : 2ull * policy->room;
-    if (room > most)
-        room = (most + 1) & ~1ull; /* samples are lines of two records */
-    if (room >= CC_NO_SLOT || room <= policy->room)
-        return false;
-    void *grown =
-        cc_pages_grow(policy->records, records_size(policy), room * sizeof(cc_record));
-    if (grown == NULL)
-        return false;
-    policy->records = grown;
-    policy->room = (uint32_t)room;
-    return true;
-}
-
-static bool grow_ring(cc_policy *policy)
-{
-    cc_policy wider = *policy;
-    wider.ring_room = policy->ring_room == 0 ? LEAST_ROOM : 2 * policy->ring_room;
-    wider.ring = cc_pages_alloc(ring_size(&wider));
-    if (wider.ring == NULL)
-        return false;
-    for (uint32_t at = policy->tail; at != policy->head; at++)
-        *ring_at(&wider, at) = *ring_at(policy, at);
-    cc_pages_free(policy->ring, ring_size(policy));
-    policy->ring = wider.ring;
-    policy->ring_room = wider.ring_room;
-    return true;
-}
-
-bool cc_policy_reserve(cc_policy *policy)
-{
-    if (CC_UNLIKELY(policy->free == CC_NO_SLOT && policy->used == policy->room))
-        if (!grow_records(policy))
-            return false;
-    if (CC_UNLIKELY(policy->loaded && policy->loads_room < policy->room) && !cc_loads_grow(policy))
-        return false;
-    if (CC_UNLIKELY(policy->head - policy->tail == policy->ring_room))
-        return grow_ring(policy);
-    return true;
+    return policy->window / (policy->placed ? 16 : 4) + LEAST_ROOM;
 }
 
 /* The live entry at the queue's end, still in it, after the visited ones went back to its start.
@@ -182,12 +108,12 @@ static uint32_t queue_end(cc_policy *policy)
     for (unsigned requeued = 0;;) {
         uint32_t slot = *ring_at(policy, policy->tail);
         cc_meta *meta = &policy->records[slot].meta;
-        unsigned flags = meta->use >> CC_USE_FLAGS_SHIFT;
-        if (CC_UNLIKELY((flags & CC_STATE_MASK) == CC_DEAD)) {
+        uint32_t use = CC_GET(meta->use);
+        if (CC_UNLIKELY(use >> CC_USE_STATE_SHIFT == CC_DEAD)) {
             policy->tail++;
             policy->dead--;
             free_slot(policy, slot);
-        } else if ((flags & CC_VISITED) && requeued < REQUEUES) {
+        } else if ((use & CC_VISITED) && requeued < REQUEUES) {
             requeued++;
             set_state(meta, CC_WINDOW);
             policy->tail++;
@@ -283,7 +209,8 @@ void cc_policy_set_frequency(cc_policy *policy, uint32_t slot, uint32_t frequenc
 {
     cc_meta *meta = &policy->records[slot].meta;
     uint32_t count = frequency < CC_COUNT_MAX ? frequency : CC_COUNT_MAX;
-    meta->use = (cc_use_aged(meta->use, policy->epoch) & ~(uint32_t)CC_COUNT_MAX) | count;
+    uint32_t use = cc_use_aged(CC_GET(meta->use), policy->epoch);
+    CC_SET(meta->use, (use & (0xFFFF0000u | CC_VISITED)) | count << CC_USE_COUNT_SHIFT);
 }
 
 uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, double cost)
@@ -309,13 +236,12 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, doubl
     uint32_t count = cc_sketch_estimate(&policy->sketch, hash) + 1;
 
     cc_record *record = &policy->records[slot];
-    record->a = record->b = 0;
     record->meta.hash = hash;
-    record->meta.tick = (uint32_t)policy->tick;
-    record->meta.use = (count < CC_COUNT_MAX ? count : CC_COUNT_MAX)
-                       | (policy->epoch & 0xFF) << CC_USE_EPOCH_SHIFT
-                       | (uint32_t)CC_WINDOW << CC_USE_FLAGS_SHIFT;
-    record->meta.expiry = 0;
+    CC_SET(record->meta.tick, (uint32_t)policy->tick);
+    CC_SET(record->meta.use, (count < CC_COUNT_MAX ? count : CC_COUNT_MAX) << CC_USE_COUNT_SHIFT
+                                 | (policy->epoch & 0xFF) << CC_USE_EPOCH_SHIFT
+                                 | (uint32_t)CC_WINDOW << CC_USE_STATE_SHIFT);
+    CC_SET(record->meta.expiry, 0);
     *ring_at(policy, policy->head++) = slot;
     policy->window++;
     policy->live++;
@@ -356,7 +282,6 @@ void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason)
         return;
     }
     set_state(meta, CC_DEAD);
-    policy->records[slot].a = policy->records[slot].b = 0;
     if (++policy->dead > most_dead(policy))
         sweep_ring(policy);
 }
@@ -467,7 +392,7 @@ uint32_t cc_policy_victim(cc_policy *policy, uint32_t now, cc_reason *reason)
     if (CC_UNLIKELY(policy->live < policy->paced / 2)) /* it fits far less than was thought */
         shorten_epoch(policy);
     policy->capacity = policy->live;
-    if (CC_UNLIKELY(policy->capacity / 2 >= policy->fitted))
+    if (CC_UNLIKELY(policy->capacity / 2 >= policy->fitted) && !policy->placed)
         fit(policy);
     policy->capacity_load = policy->load;
     shorten_window(policy, MOVES);
@@ -551,6 +476,25 @@ void cc_policy_compact(cc_policy *policy, uint32_t *moved)
     policy->used = policy->top = to;
     policy->free = CC_NO_SLOT;
     policy->drawn = 0;
+}
+
+void cc_policy_rebuild(cc_policy *policy, bool (*live)(void *owner, uint32_t slot), void *owner)
+{
+    policy->live = policy->window = policy->dead = policy->drawn = 0;
+    policy->head = policy->tail = 0;
+    policy->opponents[0] = policy->opponents[1] = policy->free = CC_NO_SLOT;
+    policy->used = policy->top = policy->room;
+    for (uint32_t slot = policy->room; slot-- > 0;) {
+        if (!cc_record_live(&policy->records[slot]) || !live(owner, slot)) {
+            free_slot(policy, slot);
+            continue;
+        }
+        policy->live++;
+        if (cc_meta_state(&policy->records[slot].meta) == CC_MAIN)
+            continue;
+        policy->window++;
+        *ring_at(policy, policy->head++) = slot;
+    }
 }
 
 bool cc_policy_valid(const cc_policy *policy)

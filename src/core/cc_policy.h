@@ -4,7 +4,7 @@
  * table, the vector cache and the simulator run this same code. A record is half a cache line:
  *
  *     byte 0          8          16     20     24                                    28       32
- *          | owner's 8 | owner's 8 | hash | tick | count 16 | epoch 8 | flags 8 |      | expiry |
+ *          | owner's 8 | owner's 8 | hash | tick | count 16 | epoch 8 | state 8 |      | expiry |
  *
  * The recipe, with what was measured for each part, is in src/README.md. In short:
  *  - A hit adds one to a saturating count and stores the access counter (the tick). Nothing else.
@@ -36,12 +36,26 @@
 #include "cc_sketch.h"
 #include "cc_watch.h"
 
+/* `use`, from the low bits: whether there was a hit in the window and a count of 15 bits, 16 bits that
+   every hit writes; the low byte of the count's epoch; the slot's state, which only the policy writes.
+   Readers without the lock write `heat` and `since` alone. */
 typedef struct {
     uint32_t hash;
-    uint32_t tick;   /* access counter at the last access, modulo 2^32 */
-    uint32_t use;    /* count, epoch of that count, flags: see CC_USE_* */
+    uint32_t tick; /* access counter at the last access, modulo 2^32 */
+    union {
+        uint32_t use;
+        struct {
+            uint16_t heat;
+            uint8_t since;
+            uint8_t state;
+        };
+    };
     uint32_t expiry; /* owner's time, in ms; 0: never */
 } cc_meta;
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the parts of `use` are laid out for little-endian machines"
+#endif
 
 typedef struct {
     uint64_t a; /* the owner's: a key, an id; the free list's link while the slot is free */
@@ -66,8 +80,9 @@ CC_INLINE double cc_cost_within(double cost)
 
 /* States of a slot. A deleted window entry stays DEAD until its place in the queue comes up: a new
    entry in its slot would inherit that place. */
-enum { CC_FREE, CC_WINDOW, CC_MAIN, CC_DEAD, CC_STATE_MASK = 3, CC_VISITED = 4 };
-enum { CC_USE_EPOCH_SHIFT = 16, CC_USE_FLAGS_SHIFT = 24, CC_COUNT_MAX = 0xFFFF };
+enum { CC_FREE, CC_WINDOW, CC_MAIN, CC_DEAD };
+enum { CC_VISITED = 1, CC_USE_COUNT_SHIFT = 1, CC_USE_EPOCH_SHIFT = 16, CC_USE_STATE_SHIFT = 24 };
+enum { CC_COUNT_MAX = 0x7FFF };
 
 typedef enum { CC_EVICTED, CC_REJECTED, CC_EXPIRED, CC_DELETED } cc_reason;
 
@@ -115,11 +130,32 @@ typedef struct {
     uint64_t random;
     cc_ghosts ghosts;
     cc_sketch sketch;
+    bool placed; /* in memory that the owner supplies: nothing grows */
 } cc_policy;
+
+/* The memory of a placed policy. */
+typedef struct {
+    cc_record *records; /* `slots` */
+    uint32_t *ring;     /* cc_policy_ring_room(slots) */
+    uint32_t *ghosts;
+    uint8_t *counters; /* of the sketch ... */
+    uint8_t *epochs;   /* ... and of its lines */
+} cc_policy_memory;
 
 /* An empty policy for at most `limit` entries. Takes no memory. The owner may then set `loaded`,
    `by_size` and `sketch_bytes`. */
 void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed);
+
+/* An empty policy for at most `limit` entries in `slots` slots, in memory that its owner supplies, zero,
+   before anything else is done with it: ghosts.lines and sketch.lines say how much. */
+void cc_policy_shape(cc_policy *policy, uint32_t limit, uint32_t slots, uint64_t seed);
+
+/* Tells a placed policy where its memory is, in this process. */
+void cc_policy_place(cc_policy *policy, const cc_policy_memory *memory);
+
+/* Makes a placed policy agree with its records, whatever an operation that was cut short left behind:
+   those that `live` says are live stay. What is not in the records is lost: the window's order. */
+void cc_policy_rebuild(cc_policy *policy, bool (*live)(void *owner, uint32_t slot), void *owner);
 
 void cc_policy_free(cc_policy *policy);
 
@@ -133,8 +169,8 @@ size_t cc_policy_size(const cc_policy *policy);
 /* Makes sure that one more entry can be inserted without memory; false: none to be had. */
 bool cc_policy_reserve(cc_policy *policy);
 
-/* Inserts an entry for a key of this hash; its owner's fields and expiry are 0. Cannot fail after
-   cc_policy_reserve. Size and cost count where loads are kept. */
+/* Inserts an entry for a key of this hash, without expiry; its owner's fields are his to fill. Cannot
+   fail after cc_policy_reserve. Size and cost count where loads are kept. */
 uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, double cost);
 
 /* Begins to keep loads: entries that are here count as of size 0 until told. by_size: the bound is one
@@ -183,9 +219,15 @@ uint32_t cc_policy_frequency(const cc_policy *policy, uint32_t slot);
 /* True when every count and queue agrees with the records. */
 bool cc_policy_valid(const cc_policy *policy);
 
+/* Places of the window's queue in a placed policy: the dead are swept before it is full. */
+CC_INLINE uint32_t cc_policy_ring_room(uint32_t slots)
+{
+    return (uint32_t)cc_pow2_ceil(slots);
+}
+
 CC_INLINE unsigned cc_meta_state(const cc_meta *meta)
 {
-    return (meta->use >> CC_USE_FLAGS_SHIFT) & CC_STATE_MASK;
+    return CC_GET(meta->use) >> CC_USE_STATE_SHIFT;
 }
 
 CC_INLINE bool cc_record_live(const cc_record *record)
@@ -236,24 +278,46 @@ CC_INLINE bool cc_policy_reindex(const cc_policy *policy, cc_index *index, uint3
     return true;
 }
 
+CC_INLINE uint32_t cc_use_count(uint32_t use)
+{
+    return (uint16_t)use >> CC_USE_COUNT_SHIFT;
+}
+
 /* The use word with its count halved for each epoch it missed. */
 CC_INLINE uint32_t cc_use_aged(uint32_t use, uint32_t epoch)
 {
     uint32_t missed = (epoch - (use >> CC_USE_EPOCH_SHIFT)) & 0xFF;
-    uint32_t count = missed < 16 ? (use & CC_COUNT_MAX) >> missed : 0;
-    return (use & 0xFF000000u) | (epoch & 0xFF) << CC_USE_EPOCH_SHIFT | count;
+    uint32_t count = missed < 16 ? cc_use_count(use) >> missed : 0;
+    return (use & (0xFF000000u | CC_VISITED)) | (epoch & 0xFF) << CC_USE_EPOCH_SHIFT
+           | count << CC_USE_COUNT_SHIFT;
+}
+
+/* The use word after a hit in this epoch. */
+CC_INLINE uint32_t cc_use_hit(uint32_t use, uint32_t epoch)
+{
+    if (CC_UNLIKELY((uint8_t)(use >> CC_USE_EPOCH_SHIFT) != (uint8_t)epoch))
+        use = cc_use_aged(use, epoch);
+    if (CC_LIKELY((uint16_t)use < CC_COUNT_MAX << CC_USE_COUNT_SHIFT))
+        use += 1 << CC_USE_COUNT_SHIFT;
+    return use | CC_VISITED;
 }
 
 /* The whole cost of a hit. */
 CC_INLINE void cc_policy_hit(cc_policy *policy, cc_meta *meta)
 {
-    uint32_t use = meta->use;
-    if (CC_UNLIKELY((uint8_t)(use >> CC_USE_EPOCH_SHIFT) != (uint8_t)policy->epoch))
-        use = cc_use_aged(use, policy->epoch);
-    if (CC_LIKELY((uint16_t)use != CC_COUNT_MAX))
-        use++;
-    meta->use = use | (uint32_t)CC_VISITED << CC_USE_FLAGS_SHIFT;
+    meta->use = cc_use_hit(meta->use, policy->epoch);
     meta->tick = (uint32_t)++policy->tick;
+}
+
+/* The same by a reader without the lock, for whom `tick` was counted elsewhere. Two hits at once may
+   count as one. */
+CC_INLINE void cc_meta_hit(cc_meta *meta, uint32_t epoch, uint32_t tick)
+{
+    uint32_t use = CC_GET(meta->use), hit = cc_use_hit(use, epoch);
+    CC_SET(meta->heat, (uint16_t)hit);
+    if (CC_UNLIKELY((uint8_t)(use >> CC_USE_EPOCH_SHIFT) != (uint8_t)epoch))
+        CC_SET(meta->since, (uint8_t)epoch);
+    CC_SET(meta->tick, tick);
 }
 
 #endif

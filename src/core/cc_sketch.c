@@ -21,10 +21,6 @@ enum {
 typedef uint16_t __attribute__((may_alias)) counter_16;
 typedef uint64_t __attribute__((may_alias)) word_64;
 
-/* Counters are read and written by threads without a lock. */
-#define GET(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
-#define SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
-
 static size_t counters_size(const cc_sketch *sketch)
 {
     return (size_t)sketch->lines * CC_LINE;
@@ -37,18 +33,24 @@ static uint64_t bytes_for(uint32_t capacity)
     return small < FULL_BYTES ? small : large > FULL_BYTES ? large : FULL_BYTES;
 }
 
-void cc_sketch_fit(cc_sketch *sketch, uint32_t capacity, uint64_t bytes)
+void cc_sketch_shape(cc_sketch *sketch, uint32_t capacity, uint64_t bytes)
 {
     uint64_t counters = bytes == 0 ? bytes_for(capacity) : bytes;
-    bool wide = counters >= (uint64_t)COUNTERS * capacity * sizeof(uint16_t);
-    uint32_t lines = (uint32_t)(counters / CC_LINE);
-    if (lines <= sketch->lines && wide == sketch->wide)
+    memset(sketch, 0, sizeof *sketch);
+    sketch->lines = (uint32_t)(counters / CC_LINE) + (counters < CC_LINE);
+    sketch->wide = counters >= (uint64_t)COUNTERS * capacity * sizeof(uint16_t);
+}
+
+void cc_sketch_fit(cc_sketch *sketch, uint32_t capacity, uint64_t bytes)
+{
+    cc_sketch fit;
+    cc_sketch_shape(&fit, capacity, bytes);
+    if (fit.lines <= sketch->lines && fit.wide == sketch->wide)
         return;
     cc_sketch_free(sketch);
-    sketch->lines = lines;
-    sketch->wide = wide;
+    *sketch = fit;
     sketch->counters = cc_pages_alloc_small(counters_size(sketch));
-    sketch->epochs = cc_pages_alloc_small(lines);
+    sketch->epochs = cc_pages_alloc_small(sketch->lines);
     if (sketch->counters == NULL || sketch->epochs == NULL)
         cc_sketch_free(sketch);
 }
@@ -77,13 +79,13 @@ static CC_NOINLINE void age_line(const cc_sketch *sketch, size_t line, uint8_t t
     uint64_t lanes = left * (UINT64_MAX / most);       /* ... and of a word of counters */
     word_64 *words = (word_64 *)(sketch->counters + line * CC_LINE);
     for (unsigned i = 0; i < CC_LINE / sizeof *words; i++)
-        SET(words[i], lanes == 0 ? 0 : GET(words[i]) >> missed & lanes);
+        CC_SET(words[i], lanes == 0 ? 0 : CC_GET(words[i]) >> missed & lanes);
 }
 
 /* Brings a line to the present epoch. */
 CC_INLINE void bring_to_date(const cc_sketch *sketch, size_t line)
 {
-    uint8_t then = GET(sketch->epochs[line]);
+    uint8_t then = CC_GET(sketch->epochs[line]);
     if (CC_UNLIKELY(then != sketch->epoch))
         age_line(sketch, line, then);
 }
@@ -114,11 +116,11 @@ uint32_t cc_sketch_estimate(const cc_sketch *sketch, uint32_t hash)
     for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
         uint32_t count;
         if (sketch->wide) {
-            count = GET(*wide_counter(line, bits, row));
+            count = CC_GET(*wide_counter(line, bits, row));
         } else {
             unsigned shift;
             const uint8_t *at = narrow_counter(line, bits, row, &shift);
-            count = GET(*at) >> shift & MOST_NARROW;
+            count = CC_GET(*at) >> shift & MOST_NARROW;
         }
         least = count < least ? count : least;
     }
@@ -136,13 +138,13 @@ void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count)
     for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) { /* stores always: no branch to miss */
         if (sketch->wide) {
             counter_16 *at = wide_counter(line, bits, row);
-            uint16_t was = GET(*at), to = count < MOST_WIDE ? (uint16_t)count : MOST_WIDE;
-            SET(*at, was > to ? was : to);
+            uint16_t was = CC_GET(*at), to = count < MOST_WIDE ? (uint16_t)count : MOST_WIDE;
+            CC_SET(*at, was > to ? was : to);
         } else {
             unsigned shift, to = count < MOST_NARROW ? count : MOST_NARROW;
             uint8_t *at = narrow_counter(line, bits, row, &shift);
-            unsigned both = GET(*at), was = both >> shift & MOST_NARROW;
-            SET(*at, (uint8_t)(both + ((was < to ? to - was : 0) << shift)));
+            unsigned both = CC_GET(*at), was = both >> shift & MOST_NARROW;
+            CC_SET(*at, (uint8_t)(both + ((was < to ? to - was : 0) << shift)));
         }
     }
     if (CC_UNLIKELY(sketch->due > 0)) {

@@ -39,6 +39,9 @@ typedef struct {
    entry, else 4. Without memory the sketch is empty. */
 void cc_sketch_fit(cc_sketch *sketch, uint32_t capacity, uint64_t bytes);
 
+/* The lines and counters of such a sketch; its owner supplies the memory, zero. */
+void cc_sketch_shape(cc_sketch *sketch, uint32_t capacity, uint64_t bytes);
+
 void cc_sketch_free(cc_sketch *sketch);
 
 /* Bytes held. */

@@ -1,20 +1,26 @@
-/* cc_policy_score.h — what an entry of a policy is worth: count, age, load. For cc_policy.c only. */
-#ifndef CC_POLICY_SCORE_H
-#define CC_POLICY_SCORE_H
+/* cc_policy_inner.h — what an entry of a policy is worth, and its queue: for cc_policy*.c only. */
+#ifndef CC_POLICY_INNER_H
+#define CC_POLICY_INNER_H
 
 #include "cc_age.h"
 #include "cc_policy.h"
 
+enum { LEAST_ROOM = 16 }; /* slots, and places of the queue */
 enum { RECOVERY = 4 }; /* x capacity: accesses after a replacement in which silence is looked for */
+
+CC_INLINE uint32_t *ring_at(const cc_policy *policy, uint32_t position)
+{
+    return &policy->ring[position & (policy->ring_room - 1)];
+}
 
 CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)
 {
-    return cc_use_aged(meta->use, policy->epoch) & CC_COUNT_MAX;
+    return cc_use_count(cc_use_aged(CC_GET(meta->use), policy->epoch));
 }
 
 CC_INLINE uint32_t age_of(const cc_policy *policy, const cc_meta *meta)
 {
-    return (uint32_t)policy->tick - meta->tick;
+    return (uint32_t)policy->tick - CC_GET(meta->tick);
 }
 
 /* Entries differ in cost, and not in size. */
@@ -63,7 +69,10 @@ CC_INLINE float score(const cc_policy *policy, uint32_t slot)
 
 CC_INLINE bool expired(const cc_meta *meta, uint32_t now)
 {
-    return meta->expiry - 1 < now; /* 0, never, wraps to the end of time */
+    return CC_GET(meta->expiry) - 1 < now; /* 0, never, wraps to the end of time */
 }
+
+/* Frees what a policy allocated. */
+void cc_policy_release(cc_policy *policy);
 
 #endif
