@@ -1,0 +1,243 @@
+/* cc_segment.c — see cc_segment.h. */
+#define _GNU_SOURCE
+#include "cc_segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#define MAGIC "cachesgm"
+#define BYTE_ORDER_MARK 0x01020304u
+enum { ADVICE_COLLAPSE = 25 }; /* MADV_COLLAPSE, Linux 6.1; not in every libc's headers yet */
+
+typedef struct {
+    char magic[8];
+    uint32_t layout;
+    uint32_t order;
+    uint64_t size;
+    cc_geometry geometry;
+    uint64_t checksum; /* of what is above */
+} header;
+
+static_assert(sizeof(header) == 128, "as drawn in the header file");
+
+static uint64_t checksum_of(const header *head)
+{
+    uint64_t words[offsetof(header, checksum) / 8], sum = 0;
+    memcpy(words, head, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        sum = cc_mix64(words[i] + i, sum);
+    return sum;
+}
+
+static cc_segment_result failed(int error)
+{
+    errno = error;
+    return CC_SEGMENT_FAILED;
+}
+
+/* Closes what was opened so far, keeping errno. */
+static cc_segment_result give_up(cc_segment *segment, cc_segment_result why)
+{
+    int error = errno;
+    cc_segment_close(segment);
+    errno = error;
+    return why;
+}
+
+static void clear(cc_segment *segment)
+{
+    segment->base = NULL;
+    segment->size = 0;
+    segment->file = -1;
+    segment->hidden = NULL;
+}
+
+/* Maps `size` bytes at a multiple of 2 MiB, so that huge pages fit; file -1: anonymous memory. */
+static cc_segment_result map(cc_segment *segment, int file, size_t size)
+{
+    int flags = file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    if (size > SIZE_MAX / 2)
+        return failed(ENOMEM);
+    unsigned char *room = mmap(NULL, size + HUGE_PAGE, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return CC_SEGMENT_FAILED;
+    unsigned char *end = room + size + HUGE_PAGE;
+    unsigned char *start = room + (-(size_t)room & (HUGE_PAGE - 1));
+    if (mmap(start, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, file, 0) == MAP_FAILED) {
+        int error = errno;
+        munmap(room, size + HUGE_PAGE);
+        return failed(error);
+    }
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char *after = start + ((size + page - 1) & ~(page - 1));
+    if (start > room)
+        munmap(room, (size_t)(start - room));
+    if (end > after)
+        munmap(after, (size_t)(end - after));
+    segment->base = start;
+    segment->size = size;
+    return CC_SEGMENT_OK;
+}
+
+cc_segment_result cc_segment_anonymous(cc_segment *segment, size_t size)
+{
+    clear(segment);
+    if (map(segment, -1, size + CC_SEGMENT_HEADER) != CC_SEGMENT_OK)
+        return CC_SEGMENT_FAILED;
+    madvise(segment->base, segment->size, MADV_HUGEPAGE);
+    return CC_SEGMENT_OK;
+}
+
+/* What speaks against a file that somebody else may have made. */
+static cc_segment_result inspect(int file, size_t size, const cc_geometry *geometry, cc_geometry *made)
+{
+    struct stat status;
+    header head;
+    if (fstat(file, &status) != 0)
+        return CC_SEGMENT_FAILED;
+    if (!S_ISREG(status.st_mode))
+        return CC_SEGMENT_KIND;
+    if (status.st_uid != geteuid())
+        return CC_SEGMENT_OWNER;
+    if ((status.st_mode & 077) != 0)
+        return CC_SEGMENT_MODE;
+    ssize_t got = pread(file, &head, sizeof head, 0);
+    if (got < 0)
+        return CC_SEGMENT_FAILED;
+    if ((size_t)got < sizeof head || memcmp(head.magic, MAGIC, sizeof head.magic) != 0)
+        return CC_SEGMENT_FOREIGN;
+    if (head.order != BYTE_ORDER_MARK)
+        return CC_SEGMENT_ORDER;
+    if (head.layout != CC_SEGMENT_LAYOUT)
+        return CC_SEGMENT_VERSION;
+    if (head.checksum != checksum_of(&head) || head.size != (uint64_t)status.st_size)
+        return CC_SEGMENT_DAMAGED;
+    *made = head.geometry;
+    if (memcmp(&head.geometry, geometry, sizeof *geometry) != 0)
+        return CC_SEGMENT_GEOMETRY;
+    return head.size == size + CC_SEGMENT_HEADER ? CC_SEGMENT_OK : CC_SEGMENT_DAMAGED;
+}
+
+cc_segment_result cc_segment_open(cc_segment *segment, const char *path, size_t size,
+                                  const cc_geometry *geometry, cc_geometry *made)
+{
+    clear(segment);
+    /* O_NONBLOCK: opening a pipe would wait for its other end. */
+    int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (file < 0)
+        return errno == ELOOP || errno == EISDIR || errno == ENXIO ? CC_SEGMENT_KIND : CC_SEGMENT_FAILED;
+    cc_segment_result result = inspect(file, size, geometry, made);
+    if (result == CC_SEGMENT_OK)
+        result = map(segment, file, size + CC_SEGMENT_HEADER);
+    int error = errno;
+    close(file);
+    errno = error;
+    return result;
+}
+
+/* Opens a new file beside `path`, without a name if the file system can do that. */
+static cc_segment_result open_new(cc_segment *segment, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+    size_t room = strlen(path) + 32;
+    uint64_t random;
+    char *name = malloc(room);
+    if (name == NULL)
+        return failed(ENOMEM);
+    snprintf(name, room, "%.*s.", (int)folder, path);
+    segment->file = open(name, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (segment->file >= 0) {
+        free(name);
+        return CC_SEGMENT_OK;
+    }
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT && errno != EINVAL) {
+        int error = errno;
+        free(name);
+        return failed(error);
+    }
+    if (getrandom(&random, sizeof random, 0) != sizeof random) {
+        free(name);
+        return failed(EIO);
+    }
+    snprintf(name, room, "%s.%016llx", path, (unsigned long long)random);
+    segment->file = open(name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+    if (segment->file < 0) {
+        int error = errno;
+        free(name);
+        return failed(error);
+    }
+    segment->hidden = name;
+    return CC_SEGMENT_OK;
+}
+
+cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_t size,
+                                    const cc_geometry *geometry)
+{
+    clear(segment);
+    size_t whole = size + CC_SEGMENT_HEADER;
+    if (whole > SIZE_MAX / 2)
+        return failed(ENOSPC);
+    if (open_new(segment, path) != CC_SEGMENT_OK)
+        return CC_SEGMENT_FAILED;
+    int error = fchmod(segment->file, 0600) != 0
+                    ? errno
+                    : posix_fallocate(segment->file, 0, (off_t)whole);
+    if (error != 0)
+        return give_up(segment, failed(error));
+    if (map(segment, segment->file, whole) != CC_SEGMENT_OK)
+        return give_up(segment, CC_SEGMENT_FAILED);
+    header head = {
+        .magic = MAGIC,
+        .layout = CC_SEGMENT_LAYOUT,
+        .order = BYTE_ORDER_MARK,
+        .size = whole,
+        .geometry = *geometry,
+    };
+    head.checksum = checksum_of(&head);
+    memcpy(segment->base, &head, sizeof head);
+    return CC_SEGMENT_OK;
+}
+
+cc_segment_result cc_segment_publish(cc_segment *segment, const char *path)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", segment->file);
+    bool hidden = segment->hidden != NULL;
+    if (linkat(AT_FDCWD, hidden ? segment->hidden : name, AT_FDCWD, path,
+               hidden ? 0 : AT_SYMLINK_FOLLOW) != 0)
+        return CC_SEGMENT_FAILED;
+    if (hidden)
+        unlink(segment->hidden);
+    free(segment->hidden);
+    segment->hidden = NULL;
+    close(segment->file);
+    segment->file = -1;
+    return CC_SEGMENT_OK;
+}
+
+bool cc_segment_collapse(const cc_segment *segment)
+{
+    return madvise(segment->base, segment->size, ADVICE_COLLAPSE) == 0;
+}
+
+void cc_segment_close(cc_segment *segment)
+{
+    if (segment->hidden != NULL)
+        unlink(segment->hidden);
+    free(segment->hidden);
+    if (segment->file >= 0)
+        close(segment->file);
+    if (segment->base != NULL)
+        munmap(segment->base, segment->size);
+    clear(segment);
+}

@@ -1,0 +1,79 @@
+/* cc_segment.h — one region of memory addressed by offsets: anonymous, or a file that processes share.
+ *
+ * A file (in /dev/shm or on a disk) begins with a header that says what it is:
+ *
+ *     0 magic 8 | 8 layout 4 | 12 byte order 4 | 16 size 8 | 24 geometry 96 | 120 checksum 8 | ...
+ *     4096 the contents
+ *
+ * Nobody ever sees a half-made file: it is made without a name (or under a random one, where the
+ * file system cannot do that), allocated for real, filled in, and then linked to its path, which fails
+ * if somebody else was first. The bytes exist from then on: a full disk or a full /dev/shm is an error
+ * when it is made, never a SIGBUS later. Files are 0600; one that is not a plain file of the same
+ * owner, or that was made for another geometry or layout, is refused and left alone.
+ *
+ * A file outlives every process that maps it. Not thread safe: its owner opens and closes it. */
+#ifndef CC_SEGMENT_H
+#define CC_SEGMENT_H
+
+#include "cc_base.h"
+
+#include <limits.h>
+
+enum {
+    CC_SEGMENT_LAYOUT = 1,    /* changes with anything that another version would misread */
+    CC_SEGMENT_HEADER = 4096, /* bytes before the contents */
+    CC_SEGMENT_WORDS = 12,
+};
+
+/* What the contents are, in their owner's words; only an equal geometry may open a file. */
+typedef struct {
+    uint64_t words[CC_SEGMENT_WORDS];
+} cc_geometry;
+
+typedef struct {
+    unsigned char *base; /* the header; NULL: closed */
+    size_t size;         /* header and contents */
+    int file;            /* while it is being made; else -1 */
+    char *hidden;        /* the random name that a file has until it is published; NULL: none */
+} cc_segment;
+
+typedef enum {
+    CC_SEGMENT_OK,
+    CC_SEGMENT_FAILED,   /* errno says why */
+    CC_SEGMENT_KIND,     /* not a regular file, or a symbolic link */
+    CC_SEGMENT_OWNER,    /* somebody else's */
+    CC_SEGMENT_MODE,     /* others may read or write it */
+    CC_SEGMENT_FOREIGN,  /* not a segment */
+    CC_SEGMENT_VERSION,  /* of another layout */
+    CC_SEGMENT_ORDER,    /* of a machine with another byte order */
+    CC_SEGMENT_DAMAGED,  /* its header contradicts itself, or the file's size */
+    CC_SEGMENT_GEOMETRY, /* of another geometry */
+} cc_segment_result;
+
+/* Anonymous memory for contents of `size` bytes, zero, in huge pages where the kernel has them. */
+cc_segment_result cc_segment_anonymous(cc_segment *segment, size_t size);
+
+/* Maps the file at `path`. FAILED with ENOENT: there is none. *made: the geometry of a file that is
+   refused for it, for the message. */
+cc_segment_result cc_segment_open(cc_segment *segment, const char *path, size_t size,
+                                  const cc_geometry *geometry, cc_geometry *made);
+
+/* Makes a file for `path` that nobody can see until it is published; contents are zero. */
+cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_t size,
+                                    const cc_geometry *geometry);
+
+/* Gives a created file its path; FAILED with EEXIST: there is one by now. */
+cc_segment_result cc_segment_publish(cc_segment *segment, const char *path);
+
+/* Asks the kernel for huge pages now; false: it has none to give. */
+bool cc_segment_collapse(const cc_segment *segment);
+
+/* Unmaps it; a file that was not published is gone. */
+void cc_segment_close(cc_segment *segment);
+
+CC_INLINE void *cc_segment_at(const cc_segment *segment, size_t offset)
+{
+    return segment->base + CC_SEGMENT_HEADER + offset;
+}
+
+#endif

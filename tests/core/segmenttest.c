@@ -1,0 +1,126 @@
+/* segmenttest.c — files that processes share: made whole or not at all, and refused when they are not
+   ours. Run in an empty folder; tests/core/test_c_units.py does. */
+#define _GNU_SOURCE
+#include "cc_segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define REQUIRE(x)                                                                       \
+    do {                                                                                 \
+        if (!(x)) {                                                                      \
+            fprintf(stderr, "segmenttest.c:%d: %s (errno %d)\n", __LINE__, #x, errno);   \
+            exit(1);                                                                     \
+        }                                                                                \
+    } while (0)
+
+enum { SIZE = 100000 };
+
+static const cc_geometry shape = {{1, 2, 3}}, other = {{1, 2, 4}};
+
+static cc_segment_result try_open(const char *path, const cc_geometry *geometry)
+{
+    cc_segment segment;
+    cc_geometry made;
+    cc_segment_result result = cc_segment_open(&segment, path, SIZE, geometry, &made);
+    if (result == CC_SEGMENT_OK)
+        cc_segment_close(&segment);
+    else
+        REQUIRE(segment.base == NULL);
+    return result;
+}
+
+static void poke(const char *path, off_t at, const void *bytes, size_t count)
+{
+    int file = open(path, O_WRONLY);
+    REQUIRE(file >= 0 && pwrite(file, bytes, count, at) == (ssize_t)count && close(file) == 0);
+}
+
+static void make(const char *path)
+{
+    cc_segment segment;
+    REQUIRE(cc_segment_create(&segment, path, SIZE, &shape) == CC_SEGMENT_OK);
+    memcpy(cc_segment_at(&segment, 0), "row", 4);
+    REQUIRE(access(path, F_OK) != 0); /* nobody sees it yet */
+    REQUIRE(cc_segment_publish(&segment, path) == CC_SEGMENT_OK);
+    cc_segment_close(&segment);
+}
+
+int main(void)
+{
+    cc_segment segment, second;
+    cc_geometry made;
+    struct stat status;
+    REQUIRE(try_open("file", &shape) == CC_SEGMENT_FAILED && errno == ENOENT);
+    make("file");
+    REQUIRE(stat("file", &status) == 0 && (status.st_mode & 0777) == 0600);
+    REQUIRE((uint64_t)status.st_blocks * 512 >= SIZE); /* allocated, not promised */
+
+    /* What one process writes, another reads, and it stays when both have gone. */
+    REQUIRE(cc_segment_open(&segment, "file", SIZE, &shape, &made) == CC_SEGMENT_OK);
+    REQUIRE(strcmp(cc_segment_at(&segment, 0), "row") == 0);
+    if (fork() == 0) {
+        strcpy(cc_segment_at(&segment, 50000), "child");
+        _exit(0);
+    }
+    wait(NULL);
+    REQUIRE(strcmp(cc_segment_at(&segment, 50000), "child") == 0);
+    cc_segment_close(&segment);
+    REQUIRE(cc_segment_open(&segment, "file", SIZE, &shape, &made) == CC_SEGMENT_OK);
+    REQUIRE(strcmp(cc_segment_at(&segment, 50000), "child") == 0);
+    cc_segment_close(&segment);
+
+    /* Two who make it at once: one of them is first. */
+    REQUIRE(cc_segment_create(&segment, "both", SIZE, &shape) == CC_SEGMENT_OK);
+    REQUIRE(cc_segment_create(&second, "both", SIZE, &shape) == CC_SEGMENT_OK);
+    REQUIRE(cc_segment_publish(&second, "both") == CC_SEGMENT_OK);
+    REQUIRE(cc_segment_publish(&segment, "both") == CC_SEGMENT_FAILED && errno == EEXIST);
+    cc_segment_close(&segment);
+    cc_segment_close(&second);
+    REQUIRE(try_open("both", &shape) == CC_SEGMENT_OK);
+
+    /* One that is not published leaves nothing. */
+    REQUIRE(cc_segment_create(&segment, "gone", SIZE, &shape) == CC_SEGMENT_OK);
+    cc_segment_close(&segment);
+    REQUIRE(access("gone", F_OK) != 0);
+    REQUIRE(cc_segment_create(&segment, "no/where", SIZE, &shape) == CC_SEGMENT_FAILED);
+    REQUIRE(cc_segment_create(&segment, "large", SIZE_MAX / 4, &shape) == CC_SEGMENT_FAILED);
+    REQUIRE(access("large", F_OK) != 0);
+
+    /* Refused, and left as they are. */
+    REQUIRE(cc_segment_open(&segment, "file", SIZE, &other, &made) == CC_SEGMENT_GEOMETRY);
+    REQUIRE(made.words[2] == 3);
+    REQUIRE(symlink("file", "link") == 0 && try_open("link", &shape) == CC_SEGMENT_KIND);
+    REQUIRE(mkdir("folder", 0700) == 0 && try_open("folder", &shape) == CC_SEGMENT_KIND);
+    REQUIRE(mkfifo("pipe", 0600) == 0 && try_open("pipe", &shape) == CC_SEGMENT_KIND);
+    REQUIRE(chmod("file", 0640) == 0 && try_open("file", &shape) == CC_SEGMENT_MODE);
+    REQUIRE(chmod("file", 0600) == 0 && try_open("file", &shape) == CC_SEGMENT_OK);
+    if (geteuid() == 0) {
+        REQUIRE(chown("file", 1, 1) == 0 && try_open("file", &shape) == CC_SEGMENT_OWNER);
+        REQUIRE(chown("file", 0, 0) == 0);
+    }
+    make("magic");
+    poke("magic", 0, "x", 1);
+    REQUIRE(try_open("magic", &shape) == CC_SEGMENT_FOREIGN);
+    make("layout");
+    poke("layout", 8, "\x63", 1);
+    REQUIRE(try_open("layout", &shape) == CC_SEGMENT_VERSION);
+    make("order");
+    poke("order", 12, "\x01\x02\x03\x04", 4);
+    REQUIRE(try_open("order", &shape) == CC_SEGMENT_ORDER);
+    make("flip");
+    poke("flip", 30, "\xff", 1);
+    REQUIRE(try_open("flip", &shape) == CC_SEGMENT_DAMAGED);
+    make("short");
+    REQUIRE(truncate("short", SIZE) == 0 && try_open("short", &shape) == CC_SEGMENT_DAMAGED);
+    REQUIRE(truncate("short", 0) == 0 && try_open("short", &shape) == CC_SEGMENT_FOREIGN);
+    REQUIRE(try_open("file", &shape) == CC_SEGMENT_OK);
+    puts("ok");
+    return 0;
+}
