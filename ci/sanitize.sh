@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The suite under AddressSanitizer and UBSan, with the checks of debug builds (CC_DEBUG).
+# The suite under AddressSanitizer and UBSan, with the checks of debug builds (CC_DEBUG); the C core's
+# threads under ThreadSanitizer.
 #   ci/sanitize.sh [PYTEST ARGUMENT ...]        paths are relative to tests/
 # Builds into build/asan and the virtualenv build/asan/venv. Needs gcc with its sanitizers.
 set -euo pipefail
@@ -21,6 +22,10 @@ export PYTHONMALLOC=malloc  # a pool would hide what overruns one object into th
 export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:abort_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
 preload="$(realpath "$(gcc -print-file-name=libasan.so)") $(realpath "$(gcc -print-file-name=libubsan.so)")"
+
+say "threads"
+gcc -std=gnu11 -O1 -g -fsanitize=thread -Isrc/core tests/core/vectorstest.c src/core/*.c -lm -o "$work/threads"
+TSAN_OPTIONS=halt_on_error=1 "$work/threads" 10
 
 say "tests"
 cd tests # the installed package is imported, not the source tree
