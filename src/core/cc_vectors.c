@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum {
-    STRIPE_ROWS = 9500, /* entries a stripe at most, for which 1,024 chunks are 0.77 full */
+    STRIPE_ROWS = 8000, /* entries a stripe on average, for which 1,024 chunks are 0.65 full */
     CHUNK_ROWS = 10,    /* entries a chunk at most */
     SPARE = 8,          /* rows of a stripe beyond its limit */
 };

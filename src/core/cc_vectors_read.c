@@ -1,14 +1,14 @@
 /* cc_vectors_read.c — find and gather: the readers of cc_vectors.h, who take no lock.
  *
  * A batch goes through a pipeline: while one id's row is copied, the row of the id eight further on, the
- * record of the sixteenth and the chunk of the thirty-second are on their way to the cache. */
+ * record of the twenty-fourth and the chunk of the fortieth are on their way to the cache. */
 #include "cc_vectors_inner.h"
 
 enum {
     RING = 64,         /* ids under way; a power of two */
     TO_RECORD = 16,    /* ids between asking for a chunk and for the record it names ... */
-    TO_ROW = 24,       /* ... for the row ... */
-    TO_COPY = 32,      /* ... and copying that */
+    TO_ROW = 32,       /* ... for the row ... */
+    TO_COPY = 40,      /* ... and copying that */
     LINES_AHEAD = 8,   /* of a row that are asked for; the processor sees where it goes */
     RETRIES = 1000,    /* of a row that is always being replaced */
 };
