@@ -21,6 +21,7 @@ import numpy as np
 
 from cachecore import Cache
 from cachecore.plan import simulate
+from cachecore.plan.policies import write_trace
 from report import HEADINGS, Line, markdown
 
 PEERS = [
@@ -142,23 +143,17 @@ def draw(cases: list[Case], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def peer_ratios(keys: np.ndarray, sizes: np.ndarray, max_bytes: int) -> dict[str, np.ndarray]:
+def peer_ratios(path: str, max_bytes: int) -> dict[str, np.ndarray]:
     """Return the object and byte hit ratio of libcachesim's policies under a bound of bytes."""
     import libcachesim
 
-    layout = [("time", "<u4"), ("key", "<u8"), ("size", "<u4"), ("next", "<i8")]
-    requests = np.zeros(len(keys), layout)
-    requests["key"], requests["size"], requests["next"] = keys + 1, sizes, -2
     ratios = {}
-    with tempfile.NamedTemporaryFile(suffix=".oracleGeneral") as file:
-        requests.tofile(file)
-        file.flush()
-        for name in ("GDSF", "LRU"):
-            reader = libcachesim.TraceReader(
-                file.name, libcachesim.TraceType.ORACLE_GENERAL_TRACE, libcachesim.ReaderInitParam()
-            )
-            missed = getattr(libcachesim, name)(max_bytes).process_trace(reader)
-            ratios[name] = 1 - np.array(missed)
+    for name in ("GDSF", "LRU"):
+        reader = libcachesim.TraceReader(
+            path, libcachesim.TraceType.ORACLE_GENERAL_TRACE, libcachesim.ReaderInitParam()
+        )
+        missed = getattr(libcachesim, name)(max_bytes).process_trace(reader)
+        ratios[name] = 1 - np.array(missed)
     return ratios
 
 
@@ -169,18 +164,20 @@ def by_size(folder: Path, seeds: int) -> list[Line]:
         arrays = np.load(folder / f"{trace}.npz")
         keys, sizes = arrays["key"].astype(np.int64), arrays["size"].astype(np.int64)
         whole = int(sizes[np.unique(keys, return_index=True)[1]].sum())
-        for share in (0.01, 0.05, 0.10, 0.25):
-            bound = int(whole * share)
-            ratios = peer_ratios(keys, sizes, bound)
-            ours = [
-                simulate(keys, sizes=sizes, max_bytes=bound, seed=seed) for seed in range(seeds)
-            ]
-            ratios["cachecore"] = np.mean(
-                [(r.hit_ratio, r.byte_hit_ratio or 0) for r in ours], axis=0
-            )
-            cases.append([100 * ratios[name] for name in names])
-            cells = [f"{case[0]:.1f} / {case[1]:.1f}" for case in cases[-1]]
-            rows.append([trace, f"{100 * share:g} %", *cells])
+        with tempfile.NamedTemporaryFile(suffix=".oracleGeneral") as file:
+            write_trace(file.name, keys, sizes)
+            for share in (0.01, 0.05, 0.10, 0.25):
+                bound = int(whole * share)
+                ratios = peer_ratios(file.name, bound)
+                ours = [
+                    simulate(keys, sizes=sizes, max_bytes=bound, seed=seed) for seed in range(seeds)
+                ]
+                ratios["cachecore"] = np.mean(
+                    [(r.hit_ratio, r.byte_hit_ratio or 0) for r in ours], axis=0
+                )
+                cases.append([100 * ratios[name] for name in names])
+                cells = [f"{case[0]:.1f} / {case[1]:.1f}" for case in cases[-1]]
+                rows.append([trace, f"{100 * share:g} %", *cells])
     print(
         markdown(["trace", "of its bytes", *(f"{n}, object / byte %" for n in names)], rows), "\n"
     )

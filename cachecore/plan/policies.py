@@ -74,7 +74,7 @@ def published_curves(
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         path = str(Path(folder) / "trace")
-        _write(keys, path)
+        write_trace(path, keys)
         slowest_first = reversed(POLICIES.items())
         curves = {name: pool.submit(simulated, known) for name, known in slowest_first if run}
         found = {name: all_fit | (curves[name].result() if run else {}) for name in POLICIES}
@@ -97,11 +97,13 @@ def _hit_ratios(policy: str, path: str, sizes: list[int]) -> Iterator[float]:
         raise RuntimeError(f"libcachesim's {policy} failed: {said or process.returncode}")
 
 
-def _write(keys: npt.NDArray[np.int64], path: str) -> None:
-    """The trace as oracleGeneral records, which tell when each key is asked for next."""
+def write_trace(
+    path: str, keys: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64] | int = 1
+) -> None:
+    """Writes oracleGeneral records, which tell when each key is asked for next."""
     order = np.argsort(keys, kind="stable")
     again = keys[order[1:]] == keys[order[:-1]]
     records = np.zeros(len(keys), RECORD)
-    records["key"], records["size"], records["next"] = keys, 1, -1
+    records["key"], records["size"], records["next"] = keys, sizes, -1
     records["next"][order[:-1][again]] = order[1:][again]
     records.tofile(path)

@@ -15,7 +15,6 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MAGIC "cachesgm"
 #define BYTE_ORDER_MARK 0x01020304u
-enum { ADVICE_COLLAPSE = 25 }; /* MADV_COLLAPSE, Linux 6.1; not in every libc's headers yet */
 
 typedef struct {
     char magic[8];
@@ -223,11 +222,6 @@ cc_segment_result cc_segment_publish(cc_segment *segment, const char *path)
     close(segment->file);
     segment->file = -1;
     return CC_SEGMENT_OK;
-}
-
-bool cc_segment_collapse(const cc_segment *segment)
-{
-    return madvise(segment->base, segment->size, ADVICE_COLLAPSE) == 0;
 }
 
 void cc_segment_close(cc_segment *segment)

@@ -17,8 +17,6 @@
 
 #include "cc_base.h"
 
-#include <limits.h>
-
 enum {
     CC_SEGMENT_LAYOUT = 1,    /* changes with anything that another version would misread */
     CC_SEGMENT_HEADER = 4096, /* bytes before the contents */
@@ -64,9 +62,6 @@ cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_
 
 /* Gives a created file its path; FAILED with EEXIST: there is one by now. */
 cc_segment_result cc_segment_publish(cc_segment *segment, const char *path);
-
-/* Asks the kernel for huge pages now; false: it has none to give. */
-bool cc_segment_collapse(const cc_segment *segment);
 
 /* Unmaps it; a file that was not published is gone. */
 void cc_segment_close(cc_segment *segment);

@@ -52,6 +52,19 @@ static void make(const char *path)
     cc_segment_close(&segment);
 }
 
+/* What is written where in a header, and how the file is then refused. */
+static const struct {
+    const char *path;
+    off_t at;
+    const char *bytes;
+    cc_segment_result result;
+} damages[] = {
+    {"magic", 0, "x", CC_SEGMENT_FOREIGN},
+    {"layout", 8, "\x63", CC_SEGMENT_VERSION},
+    {"order", 12, "\x01\x02\x03\x04", CC_SEGMENT_ORDER},
+    {"flip", 30, "\xff", CC_SEGMENT_DAMAGED},
+};
+
 int main(void)
 {
     cc_segment segment, second;
@@ -105,18 +118,11 @@ int main(void)
         REQUIRE(chown("file", 1, 1) == 0 && try_open("file", &shape) == CC_SEGMENT_OWNER);
         REQUIRE(chown("file", 0, 0) == 0);
     }
-    make("magic");
-    poke("magic", 0, "x", 1);
-    REQUIRE(try_open("magic", &shape) == CC_SEGMENT_FOREIGN);
-    make("layout");
-    poke("layout", 8, "\x63", 1);
-    REQUIRE(try_open("layout", &shape) == CC_SEGMENT_VERSION);
-    make("order");
-    poke("order", 12, "\x01\x02\x03\x04", 4);
-    REQUIRE(try_open("order", &shape) == CC_SEGMENT_ORDER);
-    make("flip");
-    poke("flip", 30, "\xff", 1);
-    REQUIRE(try_open("flip", &shape) == CC_SEGMENT_DAMAGED);
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        make(damages[i].path);
+        poke(damages[i].path, damages[i].at, damages[i].bytes, strlen(damages[i].bytes));
+        REQUIRE(try_open(damages[i].path, &shape) == damages[i].result);
+    }
     make("short");
     REQUIRE(truncate("short", SIZE) == 0 && try_open("short", &shape) == CC_SEGMENT_DAMAGED);
     REQUIRE(truncate("short", 0) == 0 && try_open("short", &shape) == CC_SEGMENT_FOREIGN);

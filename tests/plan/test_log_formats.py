@@ -15,8 +15,9 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from cachecore.plan.logs import FORMATS, UNKNOWN, Chunk, LogError, open_log
+from cachecore.plan.logs import UNKNOWN, Chunk, LogError, open_log
 from cachecore.plan.logs.lines import BLOCK
+from plan.logfiles import check_refused, read
 
 KEYS = ["ant", "bee", "ant", "ç/ø?x=1", "<script>"]
 SIZES = [10, 200, 10, 0, 4096]
@@ -24,17 +25,6 @@ TIMES = [0.5, 1.0, 1.0, 2.25, 1e9]
 COSTS = [1.0, 2.5, 1.0, 1e-3, 7.0]
 ROWS = list(zip(KEYS, SIZES, TIMES, COSTS, strict=True))
 NAMES = ("key", "size", "time", "cost")
-
-
-def read(path: Path, **options: Any) -> Chunk:
-    """All requests of a log as one chunk."""
-    columns: list[list[Any]] = [[], [], [], []]
-    with open_log(str(path), **options) as log:
-        assert log.format in FORMATS
-        for chunk in log.chunks():
-            for column, part in zip(columns, chunk, strict=True):
-                column.extend(part or [])
-    return Chunk(columns[0], *(column or None for column in columns[1:]))
 
 
 def parquet(columns: dict[str, Any]) -> bytes:
@@ -245,8 +235,7 @@ BAD: dict[str, list[tuple[bytes, str]]] = {
 )
 def test_bad_bytes(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(LogError, match=message):
-        read(tmp_path / name)
+    check_refused(tmp_path / name, message)
 
 
 @pytest.mark.parametrize(
@@ -259,8 +248,7 @@ def test_bad_bytes(tmp_path: Path, name: str, data: bytes, message: str) -> None
 )
 def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "log.npz", **arrays)
-    with pytest.raises(LogError, match=f"log.npz: {message}"):
-        read(tmp_path / "log.npz")
+    check_refused(tmp_path / "log.npz", f"log.npz: {message}")
 
 
 def test_damaged_parquet_is_an_error_or_a_log(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from cachecore.plan.logs import LogError, open_log
 from cachecore.plan.logs.lines import BLOCK
 from cachecore.plan.sampling import DistinctCounter
+from plan import logfiles
 
 KEYS = ["ant", "bee", "ant", "ç/ø?x=1", "cow"]
 SIZES = [10, 200, 10, 0, 4096]
@@ -19,13 +20,8 @@ SIZES = [10, 200, 10, 0, 4096]
 
 def read(path: Path, **options: Any) -> tuple[list[object], list[int] | None]:
     """All keys and sizes of a log."""
-    keys: list[object] = []
-    sizes: list[int] = []
-    with open_log(str(path), **options) as log:
-        for chunk in log.chunks():
-            keys += chunk.keys
-            sizes += chunk.sizes or []
-    return keys, sizes or None
+    whole = logfiles.read(path, **options)
+    return whole.keys, whole.sizes
 
 
 @pytest.mark.parametrize(
@@ -137,8 +133,7 @@ TEXT_ERRORS = {
 )
 def test_bad_bytes(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(LogError, match=message):
-        read(tmp_path / name)
+    logfiles.check_refused(tmp_path / name, message)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +150,7 @@ def test_bad_bytes(tmp_path: Path, name: str, data: bytes, message: str) -> None
 )
 def test_bad_arrays(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "log.npz", **arrays)
-    with pytest.raises(LogError, match=f"log.npz: .*{message}"):
-        read(tmp_path / "log.npz")
+    logfiles.check_refused(tmp_path / "log.npz", f"log.npz: .*{message}")
 
 
 def test_damaged_npz_is_an_error_or_a_log(tmp_path: Path) -> None:

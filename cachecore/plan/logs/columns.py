@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
@@ -14,7 +15,7 @@ from cachecore.plan.logs.chunks import CHUNK, UNKNOWN, Chunk, LogError, Reads, f
 KINDS = {"key": "iu", "size": "iu", "time": "iuf", "cost": "iuf"}
 
 
-class ColumnLog:
+class ColumnLog(ABC):
     """A log of columns; its formats differ in how `_pieces` come."""
 
     format = ""
@@ -38,9 +39,9 @@ class ColumnLog:
                 if chunk.keys:
                     yield chunk
 
+    @abstractmethod
     def _pieces(self) -> Iterator[dict[str, Any]]:
         """Arrays or lists of the next requests, by field."""
-        raise NotImplementedError
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
