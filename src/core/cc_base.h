@@ -51,11 +51,16 @@ CC_INLINE uint64_t cc_pow2_ceil(uint64_t x)
 
 /* Folded multiply (the mixing step of wyhash, Wang Yi, 2019): every bit of x reaches every bit
    of the result, so keys that agree modulo any power of two do not collide. */
-CC_INLINE uint64_t cc_mix64(uint64_t x, uint64_t seed)
+CC_INLINE uint64_t cc_fold64(uint64_t x, uint64_t y)
 {
     __extension__ typedef unsigned __int128 cc_u128;
-    cc_u128 m = (cc_u128)(x ^ seed) * 0x9E3779B97F4A7C15ull;
+    cc_u128 m = (cc_u128)x * y;
     return (uint64_t)m ^ (uint64_t)(m >> 64);
+}
+
+CC_INLINE uint64_t cc_mix64(uint64_t x, uint64_t seed)
+{
+    return cc_fold64(x ^ seed, 0x9E3779B97F4A7C15ull);
 }
 
 /* xorshift64* (Vigna, 2016): the policy's sampling needs speed and no more than fair spread. */

@@ -478,6 +478,23 @@ void cc_policy_compact(cc_policy *policy, uint32_t *moved)
     policy->drawn = 0;
 }
 
+void cc_policy_inherit(cc_policy *policy, const cc_policy *old)
+{
+    policy->tick = old->tick;
+    policy->epoch = old->epoch;
+    policy->capacity = old->capacity < policy->limit ? old->capacity : policy->limit;
+    policy->paced = policy->capacity;
+    policy->next_epoch = epoch_end(policy, policy->capacity);
+    if (old->next_epoch < policy->next_epoch)
+        policy->next_epoch = old->next_epoch;
+    if (old->share >= SHARE_LEAST && old->share <= SHARE_MOST)
+        policy->share = old->share;
+    policy->watch.since = old->tick;
+    policy->ghosts.pushes[0] = old->ghosts.pushes[0];
+    policy->ghosts.pushes[1] = old->ghosts.pushes[1];
+    policy->sketch.epoch = old->sketch.epoch;
+}
+
 void cc_policy_rebuild(cc_policy *policy, bool (*live)(void *owner, uint32_t slot), void *owner)
 {
     policy->live = policy->window = policy->dead = policy->drawn = 0;

@@ -153,6 +153,9 @@ void cc_policy_shape(cc_policy *policy, uint32_t limit, uint32_t slots, uint64_t
 /* Tells a placed policy where its memory is, in this process. */
 void cc_policy_place(cc_policy *policy, const cc_policy_memory *memory);
 
+/* Gives a placed policy that was just shaped what an older one had learned, within what can be true. */
+void cc_policy_inherit(cc_policy *policy, const cc_policy *old);
+
 /* Makes a placed policy agree with its records, whatever an operation that was cut short left behind:
    those that `live` says are live stay. What is not in the records is lost: the window's order. */
 void cc_policy_rebuild(cc_policy *policy, bool (*live)(void *owner, uint32_t slot), void *owner);

@@ -10,11 +10,14 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MAGIC "cachesgm"
 #define BYTE_ORDER_MARK 0x01020304u
+
+enum { POLL_MS = 5 }; /* between two attempts at a lock */
 
 typedef struct {
     char magic[8];
@@ -134,13 +137,11 @@ cc_segment_result cc_segment_open(cc_segment *segment, const char *path, size_t 
     int file = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (file < 0)
         return errno == ELOOP || errno == EISDIR || errno == ENXIO ? CC_SEGMENT_KIND : CC_SEGMENT_FAILED;
+    segment->file = file;
     cc_segment_result result = inspect(file, size, geometry, made);
     if (result == CC_SEGMENT_OK)
         result = map(segment, file, size + CC_SEGMENT_HEADER);
-    int error = errno;
-    close(file);
-    errno = error;
-    return result;
+    return result == CC_SEGMENT_OK ? result : give_up(segment, result);
 }
 
 /* Opens a new file beside `path`, without a name if the file system can do that. */
@@ -219,8 +220,6 @@ cc_segment_result cc_segment_publish(cc_segment *segment, const char *path)
         unlink(segment->hidden);
     free(segment->hidden);
     segment->hidden = NULL;
-    close(segment->file);
-    segment->file = -1;
     return CC_SEGMENT_OK;
 }
 
@@ -234,4 +233,49 @@ void cc_segment_close(cc_segment *segment)
     if (segment->base != NULL)
         munmap(segment->base, segment->size);
     clear(segment);
+}
+
+bool cc_segment_lock(const cc_segment *segment, cc_segment_place place, bool alone, unsigned ms)
+{
+    struct flock lock = {
+        .l_type = alone ? F_WRLCK : F_RDLCK,
+        .l_whence = SEEK_SET,
+        .l_start = (off_t)place,
+        .l_len = 1,
+    };
+    for (unsigned waited = 0;; waited += POLL_MS) {
+        if (fcntl(segment->file, F_OFD_SETLK, &lock) == 0)
+            return true;
+        if ((errno != EAGAIN && errno != EACCES && errno != EINTR) || waited >= ms)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = POLL_MS * 1000000L}, NULL);
+    }
+}
+
+void cc_segment_unlock(const cc_segment *segment, cc_segment_place place)
+{
+    struct flock lock = {
+        .l_type = F_UNLCK,
+        .l_whence = SEEK_SET,
+        .l_start = (off_t)place,
+        .l_len = 1,
+    };
+    fcntl(segment->file, F_OFD_SETLK, &lock);
+}
+
+bool cc_segment_reopen(cc_segment *segment)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", segment->file);
+    int file = open(name, O_RDWR | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    close(segment->file);
+    segment->file = file;
+    return true;
+}
+
+bool cc_segment_sync(const cc_segment *segment, size_t size)
+{
+    return msync(segment->base, size, MS_SYNC) == 0;
 }

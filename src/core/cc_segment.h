@@ -11,7 +11,10 @@
  * when it is made, never a SIGBUS later. Files are 0600; one that is not a plain file of the same
  * owner, or that was made for another geometry or layout, is refused and left alone.
  *
- * A file outlives every process that maps it. Not thread safe: its owner opens and closes it. */
+ * A file outlives every process that maps it. Two locks on it, which the kernel ends with whoever holds
+ * them, say who is opening it just now and whether anybody else has it open: locks of the open file,
+ * which a forked child shares until it has opened the file again. Not thread safe: its owner opens and
+ * closes it. */
 #ifndef CC_SEGMENT_H
 #define CC_SEGMENT_H
 
@@ -31,7 +34,7 @@ typedef struct {
 typedef struct {
     unsigned char *base; /* the header; NULL: closed */
     size_t size;         /* header and contents */
-    int file;            /* while it is being made; else -1 */
+    int file;            /* -1: anonymous memory */
     char *hidden;        /* the random name that a file has until it is published; NULL: none */
 } cc_segment;
 
@@ -65,6 +68,22 @@ cc_segment_result cc_segment_publish(cc_segment *segment, const char *path);
 
 /* Unmaps it; a file that was not published is gone. */
 void cc_segment_close(cc_segment *segment);
+
+/* What of a file is locked: the right to change who has it open, and having it open. */
+typedef enum { CC_SEGMENT_DOOR, CC_SEGMENT_SEAT } cc_segment_place;
+
+/* Locks a place of a file, or changes the lock on it, for this process alone or with others; gives up
+   after `ms` with EAGAIN. Let go by cc_segment_unlock or by closing. */
+bool cc_segment_lock(const cc_segment *segment, cc_segment_place place, bool alone, unsigned ms);
+
+void cc_segment_unlock(const cc_segment *segment, cc_segment_place place);
+
+/* Opens the file of a mapped segment again, in the child of a fork, for locks of its own; false: it
+   goes on with its parent's. */
+bool cc_segment_reopen(cc_segment *segment);
+
+/* Writes to the disk what is not there yet of the first `size` bytes, header included. */
+bool cc_segment_sync(const cc_segment *segment, size_t size);
 
 CC_INLINE void *cc_segment_at(const cc_segment *segment, size_t offset)
 {

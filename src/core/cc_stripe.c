@@ -16,6 +16,16 @@ enum { LOCK_SECONDS = 1 };
 #define LOCK_UNTIL(lock, until) pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, until)
 #endif
 
+void cc_stripe_make_lock(cc_stripe *stripe)
+{
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&stripe->lock, &kind);
+    pthread_mutexattr_destroy(&kind);
+}
+
 void cc_stripe_attach(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
 {
     const cc_vectors_layout *layout = &vectors->layout;
@@ -49,7 +59,42 @@ static void end_versions(const cc_vectors *vectors, uint32_t number, const unsig
             __atomic_store_n(&records[slot].b, records[slot].b + (UINT64_C(1) << 32), __ATOMIC_RELEASE);
 }
 
-void cc_stripe_empty(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
+/* Rows that views hold are not to be used again before those let go. Returns the first number that
+   no such row has, nor any above. */
+static uint32_t spare_pinned(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number,
+                             const unsigned char *taken)
+{
+    uint32_t *pins = cc_vectors_pins(vectors, number, 0), end = 0;
+    if (pins == NULL || stripe->pinned == 0)
+        return 0;
+    for (uint32_t row = 0; row < vectors->layout.rows; row++) {
+        if (pins[row] == 0)
+            continue;
+        end = row + 1;
+        if (taken == NULL || !taken[row])
+            pins[row] |= CC_PIN_LEFT;
+    }
+    return end;
+}
+
+/* Puts what is neither taken nor pinned on the list, as far as rows were in use. */
+static void collect_rows(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number,
+                         const unsigned char *taken)
+{
+    uint32_t end = spare_pinned(vectors, stripe, number, taken);
+    const uint32_t *pins = cc_vectors_pins(vectors, number, 0);
+    for (uint32_t row = end; taken != NULL && row < vectors->layout.rows; row++)
+        if (taken[row])
+            end = row + 1;
+    stripe->free_row = CC_NO_SLOT;
+    stripe->fresh_row = end;
+    for (uint32_t row = end; row-- > 0;)
+        if ((taken == NULL || !taken[row]) && (pins == NULL || pins[row] == 0))
+            cc_row_link(vectors, stripe, number, row);
+}
+
+void cc_stripe_empty(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number,
+                     uint32_t generation)
 {
     end_versions(vectors, number, NULL);
     for (uint32_t at = 0; at < vectors->layout.chunks; at++)
@@ -57,13 +102,8 @@ void cc_stripe_empty(const cc_vectors *vectors, cc_stripe *stripe, uint32_t numb
     stripe->index.entries = 0;
     stripe->left[CC_DELETED] += stripe->policy.live;
     cc_policy_rebuild(&stripe->policy, nobody, NULL);
-    stripe->policy.used = stripe->policy.top = 0; /* every slot is new: none is on the list */
-    stripe->policy.free = CC_NO_SLOT;
-    stripe->free_row = CC_NO_SLOT;
-    for (uint32_t row = vectors->layout.rows; row-- > 0;)
-        cc_row_link(vectors, stripe, number, row);
-    __atomic_store_n(&vectors->now[number].generation, CC_GET(vectors->table->generation),
-                     __ATOMIC_RELEASE);
+    collect_rows(vectors, stripe, number, NULL);
+    __atomic_store_n(&vectors->now[number].generation, generation, __ATOMIC_RELEASE);
 }
 
 static bool is_marked(void *marks, uint32_t slot)
@@ -100,6 +140,25 @@ static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned ch
     }
 }
 
+/* A stripe's share of all accesses. */
+static uint64_t ticks_of(const cc_vectors *vectors)
+{
+    const cc_vectors_table *table = vectors->table;
+    return (CC_GET(table->gathered) + CC_GET(table->written)) / vectors->layout.stripes;
+}
+
+/* A policy as it was made, that has learned what the old one had. */
+static void renew_policy(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy old = stripe->policy;
+    uint64_t ticks = ticks_of(vectors);
+    if (old.tick - ticks > UINT32_MAX / 2)
+        old.tick = ticks;
+    cc_policy_shape(&stripe->policy, vectors->layout.limit, vectors->layout.slots, old.random);
+    cc_stripe_attach(vectors, stripe, number);
+    cc_policy_inherit(&stripe->policy, &old);
+}
+
 /* Everything else follows from records and chunks: entries are those that both know. Readers go on
    meanwhile; what they find stays where it is. */
 bool cc_stripe_rebuild(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
@@ -110,6 +169,7 @@ bool cc_stripe_rebuild(const cc_vectors *vectors, cc_stripe *stripe, uint32_t nu
     if (marks == NULL)
         return false;
     unsigned char *taken = marks + layout->slots;
+    renew_policy(vectors, stripe, number);
     mark_entries(vectors, number, marks);
     end_versions(vectors, number, marks);
     for (uint32_t slot = 0; slot < layout->slots; slot++) {
@@ -120,10 +180,7 @@ bool cc_stripe_rebuild(const cc_vectors *vectors, cc_stripe *stripe, uint32_t nu
     }
     cc_policy_rebuild(&stripe->policy, is_marked, marks);
     stripe->index.entries = stripe->policy.live;
-    stripe->free_row = CC_NO_SLOT;
-    for (uint32_t row = layout->rows; row-- > 0;)
-        if (!taken[row])
-            cc_row_link(vectors, stripe, number, row);
+    collect_rows(vectors, stripe, number, taken);
     uint64_t left = 0;
     for (unsigned reason = 0; reason < 4; reason++)
         left += stripe->left[reason];
@@ -132,9 +189,8 @@ bool cc_stripe_rebuild(const cc_vectors *vectors, cc_stripe *stripe, uint32_t nu
     return true;
 }
 
-cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number)
+static cc_vectors_result take_lock(cc_stripe *stripe)
 {
-    cc_stripe *stripe = &vectors->stripes[number];
     int result = pthread_mutex_trylock(&stripe->lock);
     if (result == EBUSY) {
         struct timespec until;
@@ -143,34 +199,67 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number)
         result = LOCK_UNTIL(&stripe->lock, &until);
     }
     if (result == EOWNERDEAD) {
-        pthread_mutex_consistent(&stripe->lock);
         stripe->dirty = true; /* until it is rebuilt, also by the next one if this one dies too */
-        result = 0;
+        result = pthread_mutex_consistent(&stripe->lock);
     }
-    if (result != 0)
-        return CC_VECTORS_BUSY;
+    return result == 0 ? CC_VECTORS_OK : CC_VECTORS_BUSY;
+}
+
+cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_moment *moment)
+{
+    cc_stripe *stripe = &vectors->stripes[number];
+    uint32_t session = CC_GET(vectors->table->session);
+    cc_vectors_result result = take_lock(stripe);
+    if (result != CC_VECTORS_OK)
+        return result;
+    if (!cc_vectors_moment(vectors, moment)) {
+        pthread_mutex_unlock(&stripe->lock);
+        return CC_VECTORS_OUTDATED;
+    }
     cc_stripe_attach(vectors, stripe, number);
-    if (CC_UNLIKELY(stripe->dirty)) {
+    if (CC_UNLIKELY(stripe->dirty || stripe->session != session)) {
         if (!cc_stripe_rebuild(vectors, stripe, number)) {
             pthread_mutex_unlock(&stripe->lock);
             return CC_VECTORS_MEMORY;
         }
+        stripe->session = session;
         stripe->dirty = false;
     }
-    if (CC_UNLIKELY(vectors->now[number].generation != CC_GET(vectors->table->generation)))
-        cc_stripe_empty(vectors, stripe, number);
-    uint64_t ticks = CC_GET(vectors->table->accesses) / vectors->layout.stripes;
+    if (CC_UNLIKELY(vectors->now[number].generation != moment->generation))
+        cc_stripe_empty(vectors, stripe, number, moment->generation);
+    uint64_t ticks = ticks_of(vectors);
     if (ticks > stripe->policy.tick)
         stripe->policy.tick = ticks;
     return CC_VECTORS_OK;
 }
 
+CC_INLINE uint64_t count_word(const cc_vectors *vectors, uint32_t number, uint32_t rows)
+{
+    return (uint64_t)vectors->now[number].generation << 32 | rows;
+}
+
+uint32_t cc_stripe_room(const cc_vectors *vectors, uint32_t number, uint32_t more)
+{
+    const cc_policy *policy = &vectors->stripes[number].policy;
+    uint64_t mine = count_word(vectors, number, policy->live + more), all = 0;
+    /* Announced first, in the one order that all see: who comes later finds it. */
+    __atomic_store_n(&vectors->counts[number], mine, __ATOMIC_SEQ_CST);
+    for (uint32_t other = 0; other < vectors->layout.stripes; other++) {
+        uint64_t count = __atomic_load_n(&vectors->counts[other], __ATOMIC_SEQ_CST);
+        if (other != number && count >> 32 == mine >> 32)
+            all += (uint32_t)count;
+    }
+    uint64_t room = all < vectors->shape.capacity ? vectors->shape.capacity - all : 0;
+    return room < policy->limit ? (uint32_t)room : policy->limit;
+}
+
 void cc_stripe_unlock(const cc_vectors *vectors, uint32_t number)
 {
     cc_stripe *stripe = &vectors->stripes[number];
-    uint32_t live = stripe->policy.live;
-    CC_ADD(vectors->table->live, (uint64_t)live - stripe->counted);
-    stripe->counted = live;
-    CC_SET(vectors->now[number].epoch, stripe->policy.epoch);
+    uint64_t count = count_word(vectors, number, stripe->policy.live);
+    if (CC_GET(vectors->counts[number]) != count)
+        __atomic_store_n(&vectors->counts[number], count, __ATOMIC_RELEASE);
+    if (CC_GET(vectors->now[number].epoch) != stripe->policy.epoch)
+        CC_SET(vectors->now[number].epoch, stripe->policy.epoch);
     pthread_mutex_unlock(&stripe->lock);
 }

@@ -2,7 +2,11 @@
  *
  * A batch goes through a pipeline: while one id's row is copied, the row of the id eight further on, the
  * record of the twenty-fourth and the chunk of the fortieth are on their way to the cache. */
+#define _GNU_SOURCE
 #include "cc_vectors_inner.h"
+
+#include <signal.h>
+#include <stdlib.h>
 
 enum {
     RING = 64,         /* ids under way; a power of two */
@@ -11,14 +15,17 @@ enum {
     TO_COPY = 40,      /* ... and copying that */
     LINES_AHEAD = 8,   /* of a row that are asked for; the processor sees where it goes */
     RETRIES = 1000,    /* of a row that is always being replaced */
+    MOST_THREADS = 64,
+    PART_BYTES = 64 << 10, /* that are worth a thread: making one takes as long */
 };
 
-/* Whether a chunk's entry is that of the id. */
-CC_INLINE bool agrees(cc_record *record, int64_t id, cc_place *at)
+/* Whether a chunk's entry is that of the id. Numbers are checked: a file may have been damaged. */
+CC_INLINE bool agrees(cc_record *record, uint32_t rows, int64_t id, cc_place *at)
 {
     at->record = record;
     at->word = __atomic_load_n(&record->b, __ATOMIC_ACQUIRE);
-    return CC_GET(record->a) == (uint64_t)id && cc_word_live(at->word);
+    return CC_GET(record->a) == (uint64_t)id && cc_word_live(at->word)
+           && CC_LIKELY((uint32_t)at->word < rows);
 }
 
 /* The rest of a look-up that the home chunk's first match did not answer. */
@@ -32,7 +39,7 @@ static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at
         const cc_chunk *chunk = &index.chunks[chunk_at];
         for (cc_matches matches = cc_chunk_match(chunk, tag); matches != 0; matches &= matches - 1) {
             uint32_t slot = CC_GET(chunk->slot[cc_matches_first(matches)]);
-            if (slot < vectors->layout.slots && agrees(&records[slot], id, at))
+            if (slot < vectors->layout.slots && agrees(&records[slot], vectors->layout.rows, id, at))
                 return true;
         }
         if (CC_GET(chunk->overflow) == 0)
@@ -42,15 +49,16 @@ static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at
     return false;
 }
 
-CC_INLINE bool look_up(const cc_vectors *vectors, int64_t id, cc_place *at)
+CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
 {
-    if (CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != CC_GET(vectors->table->generation)))
+    if (CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
         return false;
     cc_matches matches = cc_chunk_match(at->home, cc_index_tag(at->hash));
     if (CC_LIKELY(matches != 0)) {
         uint32_t slot = CC_GET(at->home->slot[cc_matches_first(matches)]);
         cc_record *records = cc_vectors_records(vectors, at->stripe);
-        if (CC_LIKELY(slot < vectors->layout.slots) && CC_LIKELY(agrees(&records[slot], id, at)))
+        if (CC_LIKELY(slot < vectors->layout.slots)
+            && CC_LIKELY(agrees(&records[slot], vectors->layout.rows, id, at)))
             return true;
     } else if (CC_LIKELY(CC_GET(at->home->overflow) == 0)) {
         return false;
@@ -58,9 +66,9 @@ CC_INLINE bool look_up(const cc_vectors *vectors, int64_t id, cc_place *at)
     return walk(vectors, id, at);
 }
 
-bool cc_vectors_look_up(const cc_vectors *vectors, int64_t id, cc_place *at)
+bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
 {
-    return look_up(vectors, id, at);
+    return look_up(vectors, generation, id, at);
 }
 
 /* Begins with an id. */
@@ -80,20 +88,51 @@ CC_INLINE void ask_for_record(const cc_vectors *vectors, const cc_place *at)
 
 CC_INLINE void ask_for_row(const cc_vectors *vectors, const cc_place *at)
 {
-    const unsigned char *row = cc_vectors_row(vectors, at->stripe, (uint32_t)at->word);
-    for (size_t byte = 0; byte < vectors->layout.width && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
+    uint32_t number = (uint32_t)at->word;
+    const unsigned char *row = cc_vectors_row(vectors, at->stripe, number);
+    for (size_t byte = 0; byte < vectors->layout.stored && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
         CC_PREFETCH(row + byte);
+    if (CC_UNLIKELY(vectors->shape.sums))
+        CC_PREFETCH(cc_vectors_sum(vectors, at->stripe, number));
 }
 
-/* Copies the row that was looked up, again and again if it is replaced meanwhile; false: it has gone. */
-CC_INLINE bool copy(const cc_vectors *vectors, int64_t id, cc_place *at, unsigned char *to)
+/* A batch on its way, or a thread's part of it. */
+typedef struct {
+    cc_vectors *vectors;
+    const int64_t *ids;
+    unsigned char *out;
+    unsigned char *landing; /* where rows are copied that are not gathered as they lie; else NULL */
+    bool *found;
+    size_t n, count, damaged;
+    uint32_t tick;
+    cc_moment moment;
+    pthread_t thread;
+} batch;
+
+/* Copies the row that was looked up, again and again if it is replaced meanwhile; false: it has gone,
+   or is not what was put. */
+CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to)
 {
+    const cc_vectors *vectors = all->vectors;
+    size_t stored = vectors->layout.stored;
+    unsigned char *here = CC_UNLIKELY(all->landing != NULL) ? all->landing : to;
     for (unsigned retry = 0; retry < RETRIES; retry++) {
-        cc_row_copy(to, cc_vectors_row(vectors, at->stripe, (uint32_t)at->word), vectors->layout.width);
+        uint32_t number = (uint32_t)at->word;
+        uint32_t sum = CC_UNLIKELY(vectors->shape.sums)
+                           ? CC_GET(*cc_vectors_sum(vectors, at->stripe, number))
+                           : 0;
+        cc_row_copy(here, cc_vectors_row(vectors, at->stripe, number), stored);
         CC_ROW_FENCE(at->record->b, __ATOMIC_ACQUIRE);
-        if (CC_LIKELY(CC_GET(at->record->b) == at->word))
+        if (CC_LIKELY(CC_GET(at->record->b) == at->word)) {
+            if (CC_UNLIKELY(vectors->shape.sums) && sum != cc_row_sum(here, stored, id)) {
+                all->damaged++;
+                return false;
+            }
+            if (CC_UNLIKELY(here != to))
+                cc_row_decode(to, here, vectors->shape.width / sizeof(float));
             return true;
-        if (!look_up(vectors, id, at))
+        }
+        if (!look_up(vectors, all->moment.generation, id, at))
             return false;
     }
     return false;
@@ -102,26 +141,35 @@ CC_INLINE bool copy(const cc_vectors *vectors, int64_t id, cc_place *at, unsigne
 size_t cc_vectors_find(const cc_vectors *vectors, const int64_t *ids, size_t n, bool *found)
 {
     cc_place ring[RING];
+    cc_moment moment;
     size_t count = 0;
+    if (!cc_vectors_moment(vectors, &moment)) {
+        memset(found, 0, n);
+        return 0;
+    }
     for (size_t i = 0; i < n + TO_ROW; i++) {
         if (i < n)
             ask_for_chunk(vectors, ids[i], &ring[i % RING]);
-        size_t next = i - TO_RECORD, done = i - TO_ROW;
+        size_t next = i - TO_RECORD, done = i - TO_ROW; /* or above n */
         if (next < n)
             ask_for_record(vectors, &ring[next % RING]);
-        if (done < n)
-            count += found[done] = look_up(vectors, ids[done], &ring[done % RING]);
+        if (done >= n)
+            continue;
+        cc_place *at = &ring[done % RING];
+        found[done] = look_up(vectors, moment.generation, ids[done], at)
+                      && !cc_vectors_expired(vectors, at->record, moment);
+        count += found[done];
     }
     return count;
 }
 
-size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsigned char *out,
-                         bool *found)
+static void gather(batch *all)
 {
+    cc_vectors *vectors = all->vectors;
+    const int64_t *ids = all->ids;
+    bool *found = all->found;
     cc_place ring[RING];
-    size_t count = 0, width = vectors->layout.width;
-    uint64_t ticks = CC_ADD(vectors->table->accesses, n);
-    uint32_t tick = (uint32_t)(ticks / vectors->layout.stripes);
+    size_t n = all->n, width = vectors->shape.width;
     for (size_t i = 0; i < n + TO_COPY; i++) {
         if (i < n)
             ask_for_chunk(vectors, ids[i], &ring[i % RING]);
@@ -130,20 +178,105 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
             ask_for_record(vectors, &ring[second % RING]);
         if (third < n) {
             cc_place *at = &ring[third % RING];
-            found[third] = look_up(vectors, ids[third], at);
+            found[third] = look_up(vectors, all->moment.generation, ids[third], at)
+                           && !cc_vectors_expired(vectors, at->record, all->moment);
             if (found[third])
                 ask_for_row(vectors, at);
         }
         if (done >= n)
             continue;
         cc_place *at = &ring[done % RING];
-        unsigned char *to = out + done * width;
-        found[done] = found[done] && copy(vectors, ids[done], at, to);
-        count += found[done];
+        unsigned char *to = all->out + done * width;
+        found[done] = found[done] && copy(all, ids[done], at, to);
+        all->count += found[done];
         if (CC_LIKELY(found[done]))
-            cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), tick);
+            cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);
         else
             memset(to, 0, width);
     }
+}
+
+static void *gather_part(void *part)
+{
+    gather(part);
+    return NULL;
+}
+
+/* Gathers the parts of a batch, the first in this thread. A part without a thread of its own is done
+   here too. Threads take no signals: those are the caller's. */
+static void gather_parts(batch *parts, unsigned count)
+{
+    sigset_t all, before;
+    bool begun[MOST_THREADS] = {false};
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (unsigned i = 1; i < count; i++)
+        begun[i] = pthread_create(&parts[i].thread, NULL, gather_part, &parts[i]) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    gather(&parts[0]);
+    for (unsigned i = 1; i < count; i++) {
+        if (begun[i])
+            pthread_join(parts[i].thread, NULL);
+        else
+            gather(&parts[i]);
+    }
+}
+
+static unsigned threads_for(size_t n, size_t width, unsigned threads)
+{
+    size_t most = n * width / PART_BYTES;
+    if (threads > MOST_THREADS)
+        threads = MOST_THREADS;
+    return most < 1 ? 1 : most < threads ? (unsigned)most : threads;
+}
+
+size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsigned char *out,
+                         bool *found, unsigned threads)
+{
+    cc_vectors_table *table = vectors->table;
+    batch parts[MOST_THREADS];
+    size_t width = vectors->shape.width, count = 0, damaged = 0;
+    unsigned many = threads_for(n, width, threads);
+    uint64_t ticks = CC_ADD(table->gathered, n) + CC_GET(table->written);
+    cc_moment moment;
+    unsigned char *landing = NULL;
+    bool current = cc_vectors_moment(vectors, &moment);
+    bool coded = vectors->shape.codec != CC_ROWS_PLAIN;
+    size_t apart = vectors->layout.stride + 2 * CC_LINE; /* no line is two threads' */
+    if (coded)
+        landing = malloc(many * apart);
+    if (!current || (coded && landing == NULL)) {
+        memset(found, 0, n);
+        memset(out, 0, n * width);
+        CC_ADD(table->misses, n);
+        free(landing);
+        return 0;
+    }
+    for (unsigned i = 0; i < many; i++) {
+        size_t from = n * i / many, to = n * (i + 1) / many;
+        parts[i] = (batch){
+            .vectors = vectors,
+            .ids = ids + from,
+            .out = out + from * width,
+            .landing = coded ? landing + i * apart : NULL,
+            .found = found + from,
+            .n = to - from,
+            .tick = (uint32_t)(ticks / vectors->layout.stripes),
+            .moment = moment,
+        };
+    }
+    if (many == 1)
+        gather(&parts[0]);
+    else
+        gather_parts(parts, many);
+    for (unsigned i = 0; i < many; i++) {
+        count += parts[i].count;
+        damaged += parts[i].damaged;
+    }
+    free(landing);
+    if (count < n)
+        CC_ADD(table->misses, n - count);
+    if (CC_UNLIKELY(damaged > 0))
+        CC_ADD(table->damaged, damaged);
     return count;
 }

@@ -33,10 +33,15 @@ static errand *in_order(const cc_vectors *vectors, const int64_t *ids, size_t n)
     return order;
 }
 
+/* A row that nobody uses: one that was used before, or the first that never was. CC_NO_SLOT: the
+   list leads nowhere, or too many rows are pinned. */
 static uint32_t take_row(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
 {
     uint32_t row = stripe->free_row;
-    CC_ASSERT(row != CC_NO_SLOT);
+    if (row == CC_NO_SLOT)
+        return stripe->fresh_row < vectors->layout.rows ? stripe->fresh_row++ : CC_NO_SLOT;
+    if (row >= vectors->layout.rows)
+        return CC_NO_SLOT;
     cc_row_copy(&stripe->free_row, cc_vectors_row(vectors, number, row), sizeof stripe->free_row);
     return row;
 }
@@ -57,93 +62,184 @@ static void take_out(const cc_vectors *vectors, cc_stripe *stripe, uint32_t numb
     cc_index_remove(&stripe->index, record->meta.hash, slot);
     publish(record, (uint32_t)(word >> 32) + 1, (uint32_t)word);
     cc_policy_remove(&stripe->policy, slot, reason);
-    cc_row_link(vectors, stripe, number, (uint32_t)word);
+    cc_row_leave(vectors, stripe, number, (uint32_t)word);
     stripe->left[reason]++;
 }
 
-/* Rows of the whole table, with those of a locked stripe as they are now. */
-static uint64_t live_rows(const cc_vectors *vectors, const cc_stripe *stripe)
+/* A batch under way. */
+typedef struct {
+    cc_vectors *vectors;
+    const int64_t *ids;
+    const unsigned char *rows;  /* NULL: ids are deleted */
+    unsigned char *coded;       /* a row in the table's form, where that is not the caller's */
+    errand *order;
+    size_t n, done;
+    cc_moment moment;
+} batch;
+
+static void write_row(const batch *all, uint32_t number, uint32_t row, size_t at)
 {
-    return CC_GET(vectors->table->live) + stripe->policy.live - stripe->counted;
+    const cc_vectors *vectors = all->vectors;
+    const unsigned char *from = all->rows + at * vectors->shape.width;
+    if (all->coded != NULL) {
+        cc_row_encode(all->coded, from, vectors->shape.width / sizeof(float));
+        from = all->coded;
+    }
+    cc_row_copy(cc_vectors_row(vectors, number, row), from, vectors->layout.stored);
+    if (CC_UNLIKELY(vectors->shape.sums))
+        CC_SET(*cc_vectors_sum(vectors, number, row),
+               cc_row_sum(from, vectors->layout.stored, all->ids[at]));
 }
 
-static void put_one(const cc_vectors *vectors, uint32_t number, int64_t id,
-                    const unsigned char *from)
+/* Makes room for one more entry. */
+static void make_room(const batch *all, cc_stripe *stripe, uint32_t number, uint32_t room)
 {
+    cc_policy *policy = &stripe->policy;
+    while (policy->live > 0 && policy->live >= room) {
+        cc_reason reason;
+        uint32_t victim = cc_policy_victim(policy, all->moment.now, &reason);
+        take_out(all->vectors, stripe, number, victim, reason);
+    }
+}
+
+/* Puts one row of a batch; false: there was no row to write to. */
+static bool put_one(const batch *all, uint32_t number, size_t at, uint32_t room)
+{
+    const cc_vectors *vectors = all->vectors;
     cc_stripe *stripe = &vectors->stripes[number];
     cc_policy *policy = &stripe->policy;
+    int64_t id = all->ids[at];
+    uint32_t ttl = (uint32_t)vectors->shape.ttl, expiry = ttl == 0 ? 0 : all->moment.now + ttl;
     cc_place old;
     cc_vectors_spread(vectors, id, &old);
-    bool here = cc_vectors_look_up(vectors, id, &old);
-    while (!here && policy->live > 0
-           && (policy->live >= policy->limit || live_rows(vectors, stripe) >= vectors->capacity)) {
-        cc_reason reason;
-        uint32_t victim = cc_policy_victim(policy, 0, &reason);
-        take_out(vectors, stripe, number, victim, reason);
-    }
+    bool here = cc_vectors_look_up(vectors, all->moment.generation, id, &old);
+    if (!here)
+        make_room(all, stripe, number, room);
     uint32_t row = take_row(vectors, stripe, number);
-    cc_row_copy(cc_vectors_row(vectors, number, row), from, vectors->layout.width);
+    if (CC_UNLIKELY(row == CC_NO_SLOT))
+        return false;
+    write_row(all, number, row, at);
     if (here) {
+        if (CC_UNLIKELY(cc_vectors_expired(vectors, old.record, all->moment))) {
+            stripe->left[CC_EXPIRED]++;
+            stripe->inserts++;
+        }
         publish(old.record, (uint32_t)(old.word >> 32) + 2, row);
-        cc_row_link(vectors, stripe, number, (uint32_t)old.word);
-        return;
+        /* Later than the row: if this ends in between, the row is the new one and its time the old. */
+        __atomic_store_n(&old.record->meta.expiry, expiry, __ATOMIC_RELEASE);
+        cc_row_leave(vectors, stripe, number, (uint32_t)old.word);
+        return true;
     }
     uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1), leavers[2];
     cc_record *record = &policy->records[slot];
     CC_SET(record->a, (uint64_t)id);
+    CC_SET(record->meta.expiry, expiry);
     publish(record, (uint32_t)(CC_GET(record->b) >> 32) + 1, row);
     cc_index_add(&stripe->index, old.hash, slot);
     stripe->inserts++;
     if (policy->live == policy->capacity)
         cc_policy_prepare(policy, leavers);
+    return true;
 }
 
-static size_t delete_one(const cc_vectors *vectors, uint32_t number, int64_t id)
+static size_t delete_one(const batch *all, uint32_t number, int64_t id)
 {
+    const cc_vectors *vectors = all->vectors;
     cc_stripe *stripe = &vectors->stripes[number];
     cc_place at;
     cc_vectors_spread(vectors, id, &at);
-    if (!cc_vectors_look_up(vectors, id, &at))
+    if (!cc_vectors_look_up(vectors, all->moment.generation, id, &at))
         return 0;
-    take_out(vectors, stripe, number, (uint32_t)(at.record - stripe->policy.records), CC_DELETED);
-    return 1;
+    bool expired = cc_vectors_expired(vectors, at.record, all->moment);
+    take_out(vectors, stripe, number, (uint32_t)(at.record - stripe->policy.records),
+             expired ? CC_EXPIRED : CC_DELETED);
+    return !expired;
 }
 
-/* Puts n rows, or deletes n ids where `rows` is NULL. */
-static cc_vectors_result write_all(cc_vectors *vectors, const int64_t *ids, size_t n,
-                                   const unsigned char *rows, size_t *removed)
+/* Does what is to be done in one stripe, from one place of the order to another, under its lock. */
+static cc_vectors_result write_some(batch *all, size_t from, size_t to)
 {
-    errand *order = in_order(vectors, ids, n);
-    if (order == NULL)
-        return CC_VECTORS_MEMORY;
-    CC_ADD(vectors->table->accesses, n);
-    cc_vectors_result result = CC_VECTORS_OK;
-    for (size_t from = 0, to; from < n && result == CC_VECTORS_OK; from = to) {
-        uint32_t number = order[from].stripe;
-        result = cc_stripe_lock(vectors, number);
-        if (result != CC_VECTORS_OK)
+    const cc_vectors *vectors = all->vectors;
+    uint32_t number = all->order[from].stripe;
+    bool putting = all->rows != NULL;
+    cc_vectors_result result = cc_stripe_lock(vectors, number, &all->moment);
+    if (result != CC_VECTORS_OK)
+        return result;
+    cc_stripe *stripe = &vectors->stripes[number];
+    uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
+    for (bool repaired = false; from < to; from++) {
+        size_t at = all->order[from].at;
+        if (!putting) {
+            all->done += delete_one(all, number, all->ids[at]);
+        } else if (CC_LIKELY(put_one(all, number, at, room))) {
+            all->done++;
+        } else if (!repaired && cc_stripe_rebuild(vectors, stripe, number)) {
+            repaired = true; /* and once more */
+            from--;
+        } else {
+            result = CC_VECTORS_MEMORY;
             break;
-        for (to = from; to < n && to < from + BATCH && order[to].stripe == number; to++) {
-            int64_t id = ids[order[to].at];
-            if (rows != NULL)
-                put_one(vectors, number, id, rows + order[to].at * vectors->layout.width);
-            else
-                *removed += delete_one(vectors, number, id);
         }
-        cc_stripe_unlock(vectors, number);
     }
-    free(order);
+    cc_stripe_unlock(vectors, number);
+    return result;
+}
+
+/* Goes through a batch by stripes. One whose lock is not to be had is left out, and the others go on. */
+static cc_vectors_result write_all(batch *all)
+{
+    const cc_vectors *vectors = all->vectors;
+    cc_vectors_result result = CC_VECTORS_OK;
+    size_t n = all->n;
+    CC_ADD(vectors->table->written, n);
+    for (size_t from = 0, to; from < n; from = to) {
+        uint32_t number = all->order[from].stripe;
+        for (to = from + 1; to < n && to < from + BATCH && all->order[to].stripe == number;)
+            to++;
+        cc_vectors_result some = write_some(all, from, to);
+        if (CC_LIKELY(some == CC_VECTORS_OK))
+            continue;
+        result = some;
+        if (some != CC_VECTORS_BUSY)
+            break;
+        while (to < n && all->order[to].stripe == number)
+            to++;
+    }
+    return result;
+}
+
+static cc_vectors_result write_batch(batch *all)
+{
+    cc_vectors_result result = CC_VECTORS_MEMORY;
+    bool coded = all->rows != NULL && all->vectors->shape.codec != CC_ROWS_PLAIN;
+    all->order = in_order(all->vectors, all->ids, all->n);
+    all->coded = coded ? malloc(all->vectors->layout.stored) : NULL;
+    if (all->order != NULL && (!coded || all->coded != NULL))
+        result = write_all(all);
+    free(all->order);
+    free(all->coded);
     return result;
 }
 
 cc_vectors_result cc_vectors_put(cc_vectors *vectors, const int64_t *ids, size_t n,
-                                 const unsigned char *rows)
+                                 const unsigned char *rows, size_t *done)
 {
-    return write_all(vectors, ids, n, rows, NULL);
+    batch all = {.vectors = vectors, .ids = ids, .rows = rows, .n = n};
+    cc_moment moment;
+    /* Times of expiry would be more than can be counted: once in 497 days the table begins anew. */
+    if (cc_vectors_moment(vectors, &moment) && moment.now >= UINT32_MAX - vectors->shape.ttl)
+        cc_vectors_renew(vectors);
+    cc_vectors_result result = write_batch(&all);
+    if (result != CC_VECTORS_OK)
+        CC_ADD(vectors->table->refused, n - all.done);
+    *done = all.done;
+    return result;
 }
 
 cc_vectors_result cc_vectors_delete(cc_vectors *vectors, const int64_t *ids, size_t n, size_t *removed)
 {
-    *removed = 0;
-    return write_all(vectors, ids, n, NULL, removed);
+    batch all = {.vectors = vectors, .ids = ids, .n = n};
+    cc_vectors_result result = write_batch(&all);
+    *removed = all.done;
+    return result;
 }

@@ -23,6 +23,18 @@
 
 enum { WORDS = 24, BATCH = 64 };
 
+static void make(cc_vectors *table, uint64_t capacity)
+{
+    cc_vectors_shape shape = {.capacity = capacity, .width = WORDS * 8, .sums = capacity % 2};
+    REQUIRE(cc_vectors_anonymous(table, &shape, 5));
+}
+
+static void put(cc_vectors *table, const int64_t *ids, size_t n, const void *rows)
+{
+    size_t done;
+    REQUIRE(cc_vectors_put(table, ids, n, rows, &done) == CC_VECTORS_OK && done == n);
+}
+
 /* A row says whose it is and which one, in every word. */
 static void fill(uint64_t *row, int64_t id, uint64_t sequence)
 {
@@ -76,7 +88,7 @@ static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
     int64_t batch[BATCH];
     bool found[BATCH];
     memset(latest, 0, sizeof latest);
-    REQUIRE(cc_vectors_anonymous(&table, capacity, sizeof rows[0], 5));
+    make(&table, capacity);
     for (unsigned step = 0; step < steps; step++) {
         size_t n = cc_random_below(&random, BATCH) + 1, removed;
         for (size_t i = 0; i < n; i++)
@@ -90,7 +102,7 @@ static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
         case 1: case 2: case 3:
             for (size_t i = 0; i < n; i++)
                 fill(rows[i], batch[i], ++sequence);
-            REQUIRE(cc_vectors_put(&table, batch, n, (unsigned char *)rows) == CC_VECTORS_OK);
+            put(&table, batch, n, rows);
             for (size_t i = 0; i < n; i++)
                 latest[numbers[i]] = rows[i][1];
             break;
@@ -99,7 +111,7 @@ static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
                 cc_vectors_clear(&table);
                 memset(latest, 0, sizeof latest);
             }
-            size_t count = cc_vectors_gather(&table, batch, n, (unsigned char *)rows, found), seen = 0;
+            size_t count = cc_vectors_gather(&table, batch, n, (unsigned char *)rows, found, 1), seen = 0;
             for (size_t i = 0; i < n; i++) {
                 seen += found[i];
                 REQUIRE(found[i] ? rows[i][1] == latest[numbers[i]] && is_whole(rows[i], batch[i])
@@ -107,7 +119,7 @@ static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
             }
             REQUIRE(count == seen && cc_vectors_find(&table, batch, n, found) == count);
         }
-        REQUIRE(CC_GET(table.table->live) <= capacity);
+        REQUIRE(cc_vectors_live(&table) <= capacity);
         for (uint32_t number = 0; number < table.layout.stripes; number++)
             REQUIRE(cc_policy_valid(&table.stripes[number].policy));
     }
@@ -120,14 +132,14 @@ static void check_capacity(uint64_t capacity)
     cc_vectors table;
     uint64_t row[WORDS];
     size_t there = 0;
-    REQUIRE(cc_vectors_anonymous(&table, capacity, sizeof row, 5));
+    make(&table, capacity);
     for (int64_t id = 0; id < (int64_t)capacity; id++) {
         fill(row, id, 1);
-        REQUIRE(cc_vectors_put(&table, &id, 1, (unsigned char *)row) == CC_VECTORS_OK);
+        put(&table, &id, 1, row);
     }
     for (int64_t id = 0; id < (int64_t)capacity; id++) {
         bool found;
-        there += cc_vectors_gather(&table, &id, 1, (unsigned char *)row, &found);
+        there += cc_vectors_gather(&table, &id, 1, (unsigned char *)row, &found, 1);
     }
     REQUIRE(there == capacity);
     cc_vectors_close(&table);
@@ -155,7 +167,7 @@ static void *write_rows(void *argument)
             batch[i] = some_id(&random, IDS);
             fill(rows[i], batch[i], ++sequence);
         }
-        REQUIRE(cc_vectors_put(job->table, batch, BATCH, (unsigned char *)rows) == CC_VECTORS_OK);
+        put(job->table, batch, BATCH, rows);
         if (round % 4 == 0)
             REQUIRE(cc_vectors_delete(job->table, batch, BATCH / 8, &removed) == CC_VECTORS_OK);
     }
@@ -172,7 +184,7 @@ static void *read_rows(void *argument)
     for (unsigned round = 0; round < job->rounds; round++) {
         for (size_t i = 0; i < BATCH; i++)
             batch[i] = some_id(&random, IDS);
-        cc_vectors_gather(job->table, batch, BATCH, (unsigned char *)rows, found);
+        cc_vectors_gather(job->table, batch, BATCH, (unsigned char *)rows, found, 1 + round % 2);
         for (size_t i = 0; i < BATCH; i++)
             REQUIRE(found[i] ? is_whole(rows[i], batch[i]) : is_zero(rows[i]));
     }
@@ -184,14 +196,14 @@ static void check_threads(unsigned rounds)
     cc_vectors table;
     pthread_t threads[4];
     work jobs[4];
-    REQUIRE(cc_vectors_anonymous(&table, CAPACITY, WORDS * 8, 5));
+    make(&table, CAPACITY);
     for (unsigned i = 0; i < 4; i++) {
         jobs[i] = (work){&table, i + 1, rounds};
         REQUIRE(pthread_create(&threads[i], NULL, i < 2 ? write_rows : read_rows, &jobs[i]) == 0);
     }
     for (unsigned i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
-    REQUIRE(CC_GET(table.table->live) <= CAPACITY);
+    REQUIRE(cc_vectors_live(&table) <= CAPACITY);
     cc_vectors_close(&table);
 }
 
@@ -200,7 +212,7 @@ static void check_kills(unsigned kills)
 {
     cc_vectors table;
     uint64_t random = 77;
-    REQUIRE(cc_vectors_anonymous(&table, CAPACITY, WORDS * 8, 5));
+    make(&table, CAPACITY);
     /* The same memory, shared with the children. */
     void *shared = mmap(NULL, table.segment.size, PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -228,7 +240,7 @@ static void check_kills(unsigned kills)
         for (uint32_t number = 0; number < table.layout.stripes; number++)
             REQUIRE(table.stripes[number].dirty || cc_policy_valid(&table.stripes[number].policy));
     }
-    REQUIRE(CC_GET(table.table->live) <= CAPACITY + BATCH);
+    REQUIRE(cc_vectors_live(&table) <= CAPACITY);
     cc_vectors_close(&table);
 }
 

@@ -1,0 +1,61 @@
+/* cc_row.c — see cc_row.h. */
+#include "cc_row.h"
+
+#include <float.h>
+#include <string.h>
+
+enum { MOST = 127, SCALE = sizeof(float) };
+
+/* Callers' rows need not be aligned. */
+typedef float __attribute__((aligned(1), may_alias)) loose_float;
+
+size_t cc_row_stored(size_t width, cc_codec codec)
+{
+    return codec == CC_ROWS_INT8 ? SCALE + width / sizeof(float) : width;
+}
+
+void cc_row_encode(unsigned char *to, const unsigned char *from, size_t items)
+{
+    const loose_float *row = (const loose_float *)from;
+    int8_t *codes = (int8_t *)to + SCALE;
+    float most = 0;
+    for (size_t i = 0; i < items; i++) {
+        float size = row[i] < 0 ? -row[i] : row[i];
+        most = size > most ? size : most;
+    }
+    float scale = most < MOST * FLT_MIN ? 0 : most / MOST; /* what is that small becomes zero */
+    float factor = scale == 0 ? 0 : 1 / scale;
+    memcpy(to, &scale, SCALE);
+    for (size_t i = 0; i < items; i++) {
+        float code = row[i] * factor;
+        codes[i] = (int8_t)(int)(code + (code < 0 ? -0.5f : 0.5f));
+    }
+}
+
+void cc_row_decode(unsigned char *to, const unsigned char *from, size_t items)
+{
+    loose_float *row = (loose_float *)to;
+    const int8_t *codes = (const int8_t *)from + SCALE;
+    float scale;
+    memcpy(&scale, from, SCALE);
+    for (size_t i = 0; i < items; i++)
+        row[i] = (float)codes[i] * scale;
+}
+
+/* Pairs of words are multiplied into one another, each with keys of its place, and all are added up: no
+   step waits for the one before. */
+uint32_t cc_row_sum(const unsigned char *row, size_t width, int64_t id)
+{
+    uint64_t sum = cc_mix64((uint64_t)id, width), key = 0xD6E8FEB86659FD93ull;
+    for (; width >= 16; row += 16, width -= 16, key += 0xA24BAED4963EE407ull) {
+        uint64_t pair[2];
+        memcpy(pair, row, sizeof pair);
+        sum += cc_fold64(pair[0] ^ key, pair[1] ^ 0x9FB21C651E98DF25ull);
+    }
+    if (width > 0) {
+        uint64_t pair[2] = {0, 0};
+        memcpy(pair, row, width);
+        sum += cc_fold64(pair[0] ^ key, pair[1] ^ 0x9FB21C651E98DF25ull);
+    }
+    return (uint32_t)(sum ^ sum >> 32);
+}
