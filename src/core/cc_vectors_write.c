@@ -5,10 +5,12 @@
 
 enum { BATCH = 32 }; /* ids handled under one lock at most */
 
-/* The order of a batch by stripes; within one, ids keep their order. */
+/* The order of a batch by stripes; within one, ids keep their order. Ids are copied: should the
+   caller's memory change, each would no longer be of the stripe whose lock is held. */
 typedef struct {
-    uint32_t stripe;
+    int64_t id;
     size_t at;
+    uint32_t stripe;
 } errand;
 
 static int by_stripe(const void *left, const void *right)
@@ -26,8 +28,10 @@ static errand *in_order(const cc_vectors *vectors, const int64_t *ids, size_t n)
         return NULL;
     for (size_t i = 0; i < n; i++) {
         cc_place at;
-        cc_vectors_spread(vectors, ids[i], &at);
-        order[i] = (errand){at.stripe, i};
+        order[i].id = CC_GET(ids[i]);
+        order[i].at = i;
+        cc_vectors_spread(vectors, order[i].id, &at);
+        order[i].stripe = at.stripe;
     }
     qsort(order, n, sizeof *order, by_stripe);
     return order;
@@ -69,26 +73,28 @@ static void take_out(const cc_vectors *vectors, cc_stripe *stripe, uint32_t numb
 /* A batch under way. */
 typedef struct {
     cc_vectors *vectors;
-    const int64_t *ids;
-    const unsigned char *rows;  /* NULL: ids are deleted */
-    unsigned char *coded;       /* a row in the table's form, where that is not the caller's */
+    const unsigned char *rows; /* NULL: ids are deleted */
+    unsigned char *coded;      /* a row in the table's form, where that is not the caller's */
     errand *order;
     size_t n, done;
     cc_moment moment;
 } batch;
 
-static void write_row(const batch *all, uint32_t number, uint32_t row, size_t at)
+/* Fills a row that nobody can reach. Its checksum is of what is there then: the caller's memory may
+   have changed in between. */
+static void write_row(const batch *all, uint32_t number, uint32_t to, const errand *what)
 {
     const cc_vectors *vectors = all->vectors;
-    const unsigned char *from = all->rows + at * vectors->shape.width;
+    unsigned char *row = cc_vectors_row(vectors, number, to);
+    const unsigned char *from = all->rows + what->at * vectors->shape.width;
     if (all->coded != NULL) {
         cc_row_encode(all->coded, from, vectors->shape.width / sizeof(float));
         from = all->coded;
     }
-    cc_row_copy(cc_vectors_row(vectors, number, row), from, vectors->layout.stored);
+    cc_row_copy(row, from, vectors->layout.stored);
     if (CC_UNLIKELY(vectors->shape.sums))
-        CC_SET(*cc_vectors_sum(vectors, number, row),
-               cc_row_sum(from, vectors->layout.stored, all->ids[at]));
+        CC_SET(*cc_vectors_sum(vectors, number, to),
+               cc_row_sum(row, vectors->layout.stored, what->id));
 }
 
 /* Makes room for one more entry. */
@@ -103,12 +109,13 @@ static void make_room(const batch *all, cc_stripe *stripe, uint32_t number, uint
 }
 
 /* Puts one row of a batch; false: there was no row to write to. */
-static bool put_one(const batch *all, uint32_t number, size_t at, uint32_t room)
+static bool put_one(const batch *all, const errand *what, uint32_t room)
 {
     const cc_vectors *vectors = all->vectors;
+    uint32_t number = what->stripe;
     cc_stripe *stripe = &vectors->stripes[number];
     cc_policy *policy = &stripe->policy;
-    int64_t id = all->ids[at];
+    int64_t id = what->id;
     uint32_t ttl = (uint32_t)vectors->shape.ttl, expiry = ttl == 0 ? 0 : all->moment.now + ttl;
     cc_place old;
     cc_vectors_spread(vectors, id, &old);
@@ -118,7 +125,7 @@ static bool put_one(const batch *all, uint32_t number, size_t at, uint32_t room)
     uint32_t row = take_row(vectors, stripe, number);
     if (CC_UNLIKELY(row == CC_NO_SLOT))
         return false;
-    write_row(all, number, row, at);
+    write_row(all, number, row, what);
     if (here) {
         if (CC_UNLIKELY(cc_vectors_expired(vectors, old.record, all->moment))) {
             stripe->left[CC_EXPIRED]++;
@@ -142,13 +149,14 @@ static bool put_one(const batch *all, uint32_t number, size_t at, uint32_t room)
     return true;
 }
 
-static size_t delete_one(const batch *all, uint32_t number, int64_t id)
+static size_t delete_one(const batch *all, const errand *what)
 {
     const cc_vectors *vectors = all->vectors;
+    uint32_t number = what->stripe;
     cc_stripe *stripe = &vectors->stripes[number];
     cc_place at;
-    cc_vectors_spread(vectors, id, &at);
-    if (!cc_vectors_look_up(vectors, all->moment.generation, id, &at))
+    cc_vectors_spread(vectors, what->id, &at);
+    if (!cc_vectors_look_up(vectors, all->moment.generation, what->id, &at))
         return 0;
     bool expired = cc_vectors_expired(vectors, at.record, all->moment);
     take_out(vectors, stripe, number, (uint32_t)(at.record - stripe->policy.records),
@@ -168,10 +176,10 @@ static cc_vectors_result write_some(batch *all, size_t from, size_t to)
     cc_stripe *stripe = &vectors->stripes[number];
     uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
     for (bool repaired = false; from < to; from++) {
-        size_t at = all->order[from].at;
+        const errand *what = &all->order[from];
         if (!putting) {
-            all->done += delete_one(all, number, all->ids[at]);
-        } else if (CC_LIKELY(put_one(all, number, at, room))) {
+            all->done += delete_one(all, what);
+        } else if (CC_LIKELY(put_one(all, what, room))) {
             all->done++;
         } else if (!repaired && cc_stripe_rebuild(vectors, stripe, number)) {
             repaired = true; /* and once more */
@@ -208,11 +216,11 @@ static cc_vectors_result write_all(batch *all)
     return result;
 }
 
-static cc_vectors_result write_batch(batch *all)
+static cc_vectors_result write_batch(batch *all, const int64_t *ids)
 {
     cc_vectors_result result = CC_VECTORS_MEMORY;
     bool coded = all->rows != NULL && all->vectors->shape.codec != CC_ROWS_PLAIN;
-    all->order = in_order(all->vectors, all->ids, all->n);
+    all->order = in_order(all->vectors, ids, all->n);
     all->coded = coded ? malloc(all->vectors->layout.stored) : NULL;
     if (all->order != NULL && (!coded || all->coded != NULL))
         result = write_all(all);
@@ -224,12 +232,12 @@ static cc_vectors_result write_batch(batch *all)
 cc_vectors_result cc_vectors_put(cc_vectors *vectors, const int64_t *ids, size_t n,
                                  const unsigned char *rows, size_t *done)
 {
-    batch all = {.vectors = vectors, .ids = ids, .rows = rows, .n = n};
+    batch all = {.vectors = vectors, .rows = rows, .n = n};
     cc_moment moment;
     /* Times of expiry would be more than can be counted: once in 497 days the table begins anew. */
     if (cc_vectors_moment(vectors, &moment) && moment.now >= UINT32_MAX - vectors->shape.ttl)
         cc_vectors_renew(vectors);
-    cc_vectors_result result = write_batch(&all);
+    cc_vectors_result result = write_batch(&all, ids);
     if (result != CC_VECTORS_OK)
         CC_ADD(vectors->table->refused, n - all.done);
     *done = all.done;
@@ -238,8 +246,8 @@ cc_vectors_result cc_vectors_put(cc_vectors *vectors, const int64_t *ids, size_t
 
 cc_vectors_result cc_vectors_delete(cc_vectors *vectors, const int64_t *ids, size_t n, size_t *removed)
 {
-    batch all = {.vectors = vectors, .ids = ids, .n = n};
-    cc_vectors_result result = write_batch(&all);
+    batch all = {.vectors = vectors, .n = n};
+    cc_vectors_result result = write_batch(&all, ids);
     *removed = all.done;
     return result;
 }
