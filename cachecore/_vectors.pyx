@@ -7,6 +7,7 @@ what keeps its memory while somebody looks at it.
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
@@ -21,9 +22,7 @@ from weakref import WeakSet
 import numpy as np
 
 from cachecore.progress import reporting
-from cachecore.rows import (
-    TTL_UNIT, described, id_of, ids_of, out_of, path_of, rows_of, shape_of,
-)
+from cachecore.rows import described, id_of, ids_of, out_of, path_of, rows_of, shape_of
 from cachecore.settings import positive_int
 from cachecore.stats import VectorStats
 
@@ -125,7 +124,7 @@ cdef object refusal(cc_segment_result result, int error, str path, const cc_vect
 @cython.final
 @cython.no_gc
 cdef class PinnedRow:
-    """A row in a private table that stays as it is, exported read-only; let go with the last view."""
+    """A row of a private table, exported read-only: it stays as it is while there are views."""
 
     cdef Table table
     cdef const unsigned char *row
@@ -150,6 +149,30 @@ cdef inline cnp.ndarray ids_in(object ids):
                 and cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISBEHAVED_RO(array)):
             return array
     return ids_of(ids)
+
+
+cdef inline bint fits(VectorCache cache, object rows, cnp.npy_intp n, int flags) noexcept:
+    """Whether this is an array of n of the table's rows as they lie in memory."""
+    if not cnp.PyArray_CheckExact(rows):
+        return False
+    cdef cnp.ndarray array = <cnp.ndarray>rows
+    if (<PyObject *>cnp.PyArray_DESCR(array) != <PyObject *>cache.kind
+            or cnp.PyArray_NDIM(array) != (2 if cache.columns else 1)
+            or cnp.PyArray_DIM(array, 0) != n or not cnp.PyArray_CHKFLAGS(array, flags)):
+        return False
+    return cache.columns == 0 or cnp.PyArray_DIM(array, 1) == cache.columns
+
+
+cdef inline cnp.ndarray rows_in(VectorCache cache, object rows, cnp.npy_intp n):
+    if fits(cache, rows, n, cnp.NPY_ARRAY_CARRAY_RO) and not cache.coded:
+        return <cnp.ndarray>rows
+    return rows_of(rows, cache.shape, n)
+
+
+cdef inline cnp.ndarray out_in(VectorCache cache, object out, cnp.npy_intp n):
+    if fits(cache, out, n, cnp.NPY_ARRAY_CARRAY):
+        return <cnp.ndarray>out
+    return out_of(out, cache.shape, n)
 
 
 cdef inline cnp.ndarray empty_rows(VectorCache cache, cnp.npy_intp n):
@@ -194,19 +217,20 @@ cdef class VectorCache:
         dtype: of the items, of fixed width: any of NumPy's without objects; "bfloat16" and its like
             with ml_dtypes installed.
         capacity: most rows, below 2**32; exactly so many fit.
-        path: a file, on a disk or in /dev/shm, that holds the table; made with all its bytes if there
-            is none. Processes that open it share the rows; it outlives them. None: private memory.
+        path: a file, on a disk or in /dev/shm, that holds the table; made with all its bytes if
+            there is none. Processes that open it share the rows; it outlives them. None: private
+            memory.
         ttl: seconds a row lives, to 10 ms; None: until it is evicted. In a file, by the wall clock.
-        version: of what the rows were computed with. A file that was opened for another version
-            last is emptied, in constant time; whoever has it open for that one finds nothing any
-            more, and its rows are refused.
+        version: of what the rows were computed with. A file that was last opened for another one
+            is emptied, in constant time; whoever has it open for that finds nothing any more,
+            and its rows are refused.
         checksums: look for damage whenever a row is read: a miss, and counted. 4 bytes a row.
         codec: "int8" keeps float32 rows as int8 with a scale for each, in a quarter of the memory;
             an item is off by at most 1/254 of its row's largest absolute value.
 
-    Which rows stay is decided by the policy of `Cache`. Threads and processes may do anything at any
-    time; readers take no lock. A writer that is killed leaves each row as it was or as it was to be;
-    one that is stopped holds others up for at most a second, then they raise TimeoutError.
+    Which rows stay is decided by the policy of `Cache`. Threads and processes may do anything at
+    any time; readers take no lock. A writer that is killed leaves each row as it was or as it was
+    to be; one that is stopped holds others up for a second, then they raise TimeoutError.
 
     Raises:
         ValueError, TypeError: an argument is out of range or of the wrong kind; it is named. Or
@@ -219,6 +243,7 @@ cdef class VectorCache:
     cdef object shape
     cdef cnp.dtype kind
     cdef cnp.npy_intp columns  # 0: a record is a row
+    cdef bint coded
     cdef readonly object path
     cdef readonly str version
     cdef object __weakref__
@@ -239,7 +264,7 @@ cdef class VectorCache:
         else:
             table = file_table(shape, &wanted, path_of(path))
         self.shape, self.kind, self.columns = shape, shape.dtype, shape.dim or 0
-        self.path, self.version = path, version
+        self.coded, self.path, self.version = shape.coded, path, version
         self.table = table
 
     # --- many rows
@@ -266,7 +291,7 @@ cdef class VectorCache:
         if out is None:
             rows = empty_rows(self, n)
         else:
-            rows = out_of(out, self.shape, n)
+            rows = out_in(self, out, n)
             if overlap(keys, rows):
                 keys = keys.copy()
         cdef cnp.ndarray found = empty_flags(n)
@@ -303,7 +328,7 @@ cdef class VectorCache:
         cdef Table table = opened(self)
         cdef cnp.ndarray keys = ids_in(ids)
         cdef cnp.npy_intp n = cnp.PyArray_DIM(keys, 0)
-        cdef cnp.ndarray array = rows_of(rows, self.shape, n)
+        cdef cnp.ndarray array = rows_in(self, rows, n)
         cdef const int64_t *first = <const int64_t *>cnp.PyArray_DATA(keys)
         cdef const unsigned char *start = <const unsigned char *>cnp.PyArray_DATA(array)
         cdef size_t done = 0
@@ -329,8 +354,8 @@ cdef class VectorCache:
         """The rows of `ids`, those not here from one call of `loader`, which are then put.
 
         Args:
-            loader: called as loader(missing), an int64 array of distinct ids in order of appearance,
-                if there are any; returns their rows.
+            loader: called as loader(missing), an int64 array of distinct ids in order of
+                appearance, if there are any; returns their rows.
 
         Returns:
             rows: as `gather` does, complete. A row that could not be put is returned all the same.
@@ -391,9 +416,9 @@ cdef class VectorCache:
         cdef Table table = opened(self)
         cdef PinnedRow pin
         cdef cc_vectors_result result
-        cdef int64_t key = id_of(id)
+        cdef int64_t key = id if type(id) is int else id_of(id)
         shape = (self.columns,) if self.columns else ()
-        if table.vectors.shared or table.vectors.shape.codec != CC_ROWS_PLAIN:
+        if table.vectors.shared or self.coded:
             rows, found = self.gather(np.array([key], np.int64))
             rows.flags.writeable = False
             return rows[0:1].reshape(shape) if found[0] else None
@@ -412,11 +437,11 @@ cdef class VectorCache:
         return cc_vectors_live(&opened(self).vectors)
 
     def clear(self):
-        """Makes every row missing, in constant time. Not where another version has replaced ours."""
+        """Makes every row missing, in constant time; not if another version has replaced ours."""
         cc_vectors_clear(&opened(self).vectors)
 
     def close(self):
-        """Lets go of the table. A file stays, and is written to the disk if nobody else has it open.
+        """Lets go of the table. A file stays; the last to close it writes it to the disk.
 
         Views and running calls keep their memory until they end.
         """
@@ -459,7 +484,7 @@ cdef class VectorCache:
     @property
     def ttl(self):
         """Seconds a row lives, or None."""
-        return self.shape.ttl_units * TTL_UNIT or None
+        return self.shape.ttl
 
     @property
     def closed(self):

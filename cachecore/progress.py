@@ -1,4 +1,4 @@
-"""How long work shows how far it is: a bar where somebody looks on, or a function of the caller's."""
+"""How long work shows how far it is: a bar where somebody looks on, or the caller's function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _silent(done: int, total: int) -> None:
 
 @contextmanager
 def reporting(progress: Report | None, total: int, unit: str) -> Iterator[Report]:
-    """A function to call as report(done, total); by default a bar on a terminal, if rich is there."""
+    """A function to call as report(done, total); by default a bar on a terminal, with rich."""
     if progress is not None:
         if not callable(progress):
             raise TypeError(f"progress must be callable, not {type(progress).__name__}")

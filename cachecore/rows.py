@@ -42,13 +42,20 @@ class Shape(NamedTuple):
         text = str(self.dtype.descr if self.dtype.names else self.dtype)
         if len(text) > 20:
             text = "fields " + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        return (text if self.dim is None else f"{text} {self.dim}").encode().ljust(_KIND_BYTES, b"\0")
+        if self.dim is not None:
+            text = f"{text} {self.dim}"
+        return text.encode().ljust(_KIND_BYTES, b"\0")
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds."""
+        return self.ttl_units * TTL_UNIT or None
 
 
 def item_type(dtype: Any) -> np.dtype[Any]:
     """A fixed-width dtype of plain items; "bfloat16" and its like come from ml_dtypes."""
     try:
-        kind = np.dtype(dtype)
+        kind: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         kind = _extension_type(dtype)
     if kind.hasobject:
@@ -68,7 +75,8 @@ def _extension_type(name: Any) -> np.dtype[Any]:
         raise TypeError(f"{problem}, unless ml_dtypes is installed and has it") from None
     if not hasattr(ml_dtypes, name):
         raise TypeError(problem)
-    return np.dtype(getattr(ml_dtypes, name))
+    kind: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return kind
 
 
 def _ttl_units(ttl: Any) -> int:

@@ -38,8 +38,8 @@ class CacheStats(NamedTuple):
 class VectorStats(NamedTuple):
     """Counts of a VectorCache since its table was made, by all processes, and its size now.
 
-    Exact while nobody writes. The first ten are those of `CacheStats`, and ``inserts == entries +
-    evictions + rejections + expirations + deletions``, unless a process was killed while it counted.
+    Exact while nobody writes. The first ten are those of `CacheStats`, and also ``inserts ==
+    entries + evictions + rejections + expirations + deletions``.
     """
 
     hits: int

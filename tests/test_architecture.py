@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[1]
 # Modules of the package from the bottom up; each imports only from lines above its own. A folder
 # is one module here: its files may import each other.
 LAYERS = [
-    {"cc_table"},  # C declarations
+    {"cc_table", "cc_vectors"},  # C declarations
     {"cc_batch", "cc_memo", "cc_slots"},
-    {"sentinel", "settings", "stats"},
-    {"async_flight", "views", "_arrays", "_flight"},
+    {"progress", "sentinel", "settings", "stats"},
+    {"async_flight", "rows", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_memo", "_simulate"},
+    {"_memo", "_simulate", "_vectors"},
     {"__init__"},
     {"plan"},
     {"cli"},
@@ -46,11 +46,14 @@ C_ORDER = {
         "policy_memory",
         "loads",
         "simulator",
+        "row",
         "segment",
         "vectors",
         "vectors_inner",
+        "vectors_file",
         "vectors_read",
         "vectors_write",
+        "vectors_pins",
         "stripe",
     ],
     "python": [
