@@ -54,14 +54,16 @@ static bool join(cc_vectors *vectors)
     return seated;
 }
 
-/* Contents of another version go; those who opened the table for that one see it by the turn. */
+/* Contents of another version go; those who opened the table for that one see it by the turn. The new
+   version is told last: whoever comes after one that ended before that does it again. */
 static void take_version(cc_vectors *vectors, const uint64_t version[2])
 {
     cc_vectors_table *table = vectors->table;
     if (memcmp(table->version, version, sizeof table->version) != 0) {
-        memcpy(table->version, version, sizeof table->version);
         CC_ADD(table->turn, 1);
         cc_vectors_renew(vectors);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        memcpy(table->version, version, sizeof table->version);
     }
     vectors->turn = table->turn;
 }
