@@ -72,7 +72,7 @@ static cc_segment_result enter(cc_vectors *vectors, const uint64_t version[2])
 {
     cc_vectors_find_places(vectors);
     if (!cc_vectors_sound(vectors)) {
-        cc_vectors_close(vectors);
+        cc_segment_close(&vectors->segment); /* as it is: not as if we had used it */
         return CC_SEGMENT_DAMAGED;
     }
     if (!join(vectors)) {
@@ -141,12 +141,14 @@ void cc_vectors_rejoin(cc_vectors *vectors)
 static void leave(cc_vectors *vectors)
 {
     size_t first = CC_SEGMENT_HEADER + sizeof *vectors->table;
-    if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS)
-        || !cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0)
-        || !cc_segment_sync(&vectors->segment, vectors->segment.size))
+    if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS))
         return;
-    vectors->table->clean = 1;
-    cc_segment_sync(&vectors->segment, first);
+    if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0)
+        && cc_segment_sync(&vectors->segment, vectors->segment.size)) {
+        vectors->table->clean = 1;
+        cc_segment_sync(&vectors->segment, first);
+    }
+    cc_segment_unlock(&vectors->segment, CC_SEGMENT_DOOR); /* closing does not, where a fork shares it */
 }
 
 void cc_vectors_close(cc_vectors *vectors)
