@@ -63,7 +63,8 @@ def works(table: VectorCache, first: int = 50_000) -> None:
 class Child:
     """A forked process that runs a function; killed at the end of the test if it still runs."""
 
-    def __init__(self, act: Callable[[Child], object]) -> None:
+    def __init__(self, act: Callable[[Child], object], number: int = 0) -> None:
+        self.number = number
         self._heard, writer = os.pipe()
         reader, self._told = os.pipe()
         self.status: int | None = None
