@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from cachecore import VectorCache
-from vectors.helpers import Child, MakeTable, Start, check_counts
-
-SHM = Path("/dev/shm")
+from vectors.helpers import SHM, Child, MakeTable, Start, check_counts
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def make() -> Iterator[MakeTable]:
 @pytest.fixture
 def shm() -> Iterator[Path]:
     """An empty folder in shared memory, where closing a table costs no writing to a disk."""
-    with tempfile.TemporaryDirectory(dir=SHM if SHM.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
         yield Path(folder)
 
 

@@ -8,6 +8,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from cachecore import VectorCache
 
 DIM = 16
+SHM = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a folder in memory
 DEADLINE = 60.0  # seconds: what takes so long hangs
 
 Rows = npt.NDArray[Any]
