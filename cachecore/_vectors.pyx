@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 from cachecore.cc_vectors cimport *
 
 import os
+from functools import partial
 from weakref import WeakSet
 
 import numpy as np
@@ -230,7 +231,8 @@ cdef class VectorCache:
 
     Which rows stay is decided by the policy of `Cache`. Threads and processes may do anything at
     any time; readers take no lock. A writer that is killed leaves each row as it was or as it was
-    to be; one that is stopped holds others up for a second, then they raise TimeoutError.
+    to be; one that is stopped holds others up for a second, then they raise TimeoutError. To pickle
+    one with a path is to open the file again, in another process as a rule.
 
     Raises:
         ValueError, TypeError: an argument is out of range or of the wrong kind; it is named. Or
@@ -509,6 +511,15 @@ cdef class VectorCache:
     def nbytes(self):
         """Bytes of the table's memory or file, whether they are in use yet or not."""
         return opened(self).vectors.segment.size
+
+    def __reduce__(self):
+        if self.path is None:
+            raise TypeError("a VectorCache in private memory cannot be pickled, one with a path can")
+        shape = self.shape
+        options = {"capacity": shape.capacity, "path": self.path, "ttl": shape.ttl,
+                   "version": self.version, "checksums": shape.checksums,
+                   "codec": "int8" if shape.coded else None}
+        return partial(type(self), shape.dim, self.kind, **options), ()
 
     def __repr__(self):
         items = f"{self.dim}, {str(self.kind)!r}" if self.dim else repr(self.kind.descr)

@@ -38,7 +38,7 @@ bool cc_vectors_lay_out(cc_vectors_layout *layout, const cc_vectors_shape *given
     layout->pins = shared ? 0 : layout->limit / PINS_SHARE + PINS_LEAST;
     layout->rows = layout->limit + SPARE + layout->pins;
     layout->stored = cc_row_stored(given->width, (cc_codec)given->codec);
-    layout->stride = (layout->stored + 15) & ~(size_t)15;
+    layout->stride = (layout->stored + 3) & ~(size_t)3; /* room for a link; items stay aligned */
     cc_policy_shape(&shape, layout->limit, layout->slots, 0);
     layout->ghosts = shape.ghosts.lines * CC_GHOSTS_LINE;
     layout->lines = shape.sketch.lines;
