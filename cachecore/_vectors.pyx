@@ -514,7 +514,7 @@ cdef class VectorCache:
 
     def __reduce__(self):
         if self.path is None:
-            raise TypeError("a VectorCache in private memory cannot be pickled, one with a path can")
+            raise TypeError("a VectorCache without a path cannot be pickled: its memory is private")
         shape = self.shape
         options = {"capacity": shape.capacity, "path": self.path, "ttl": shape.ttl,
                    "version": self.version, "checksums": shape.checksums,
