@@ -31,20 +31,20 @@ CC_INLINE bool agrees(cc_record *record, uint32_t rows, int64_t id, cc_place *at
 /* The rest of a look-up that the home chunk's first match did not answer. */
 static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at)
 {
-    cc_index index = cc_vectors_index(vectors, at->stripe);
+    cc_narrow index = cc_vectors_index(vectors, at->stripe);
     cc_record *records = cc_vectors_records(vectors, at->stripe);
     unsigned tag = cc_index_tag(at->hash);
-    uint32_t chunk_at = cc_index_home(&index, at->hash);
-    for (uint32_t walked = 0; walked <= index.mask; walked++) {
-        const cc_chunk *chunk = &index.chunks[chunk_at];
-        for (cc_matches matches = cc_chunk_match(chunk, tag); matches != 0; matches &= matches - 1) {
-            uint32_t slot = CC_GET(chunk->slot[cc_matches_first(matches)]);
+    uint32_t chunk_at = cc_narrow_home(index.count, at->hash);
+    for (uint32_t walked = 0; walked < index.count; walked++) {
+        const cc_narrow_chunk *chunk = &index.chunks[chunk_at];
+        for (uint32_t matches = cc_narrow_match(chunk, tag); matches != 0; matches &= matches - 1) {
+            uint32_t slot = CC_GET(chunk->slot[cc_narrow_first(matches)]);
             if (slot < vectors->layout.slots && agrees(&records[slot], vectors->layout.rows, id, at))
                 return true;
         }
         if (CC_GET(chunk->overflow) == 0)
             return false;
-        chunk_at = cc_index_next(&index, chunk_at, tag);
+        chunk_at = cc_narrow_next(index.count, chunk_at);
     }
     return false;
 }
@@ -53,9 +53,9 @@ CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, int64_t i
 {
     if (CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
         return false;
-    cc_matches matches = cc_chunk_match(at->home, cc_index_tag(at->hash));
+    uint32_t matches = cc_narrow_match(at->home, cc_index_tag(at->hash));
     if (CC_LIKELY(matches != 0)) {
-        uint32_t slot = CC_GET(at->home->slot[cc_matches_first(matches)]);
+        uint32_t slot = CC_GET(at->home->slot[cc_narrow_first(matches)]);
         cc_record *records = cc_vectors_records(vectors, at->stripe);
         if (CC_LIKELY(slot < vectors->layout.slots)
             && CC_LIKELY(agrees(&records[slot], vectors->layout.rows, id, at)))
@@ -80,10 +80,10 @@ CC_INLINE void ask_for_chunk(const cc_vectors *vectors, int64_t id, cc_place *at
 
 CC_INLINE void ask_for_record(const cc_vectors *vectors, const cc_place *at)
 {
-    cc_matches matches = cc_chunk_match(at->home, cc_index_tag(at->hash));
+    uint32_t matches = cc_narrow_match(at->home, cc_index_tag(at->hash));
     if (CC_LIKELY(matches != 0))
         CC_PREFETCH_WRITE(cc_vectors_records(vectors, at->stripe)
-                          + CC_GET(at->home->slot[cc_matches_first(matches)]));
+                          + CC_GET(at->home->slot[cc_narrow_first(matches)]));
 }
 
 CC_INLINE void ask_for_row(const cc_vectors *vectors, const cc_place *at)
@@ -237,7 +237,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
     batch parts[MOST_THREADS];
     size_t width = vectors->shape.width, count = 0, damaged = 0;
     unsigned many = threads_for(n, width, threads);
-    uint64_t ticks = CC_ADD(table->gathered, n) + CC_GET(table->written);
+    uint64_t tick = cc_vectors_ticks(vectors);
     cc_moment moment;
     unsigned char *landing = NULL;
     bool current = cc_vectors_moment(vectors, &moment);
@@ -248,6 +248,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
     if (!current || (coded && landing == NULL)) {
         memset(found, 0, n);
         memset(out, 0, n * width);
+        CC_ADD(table->gathered, n);
         CC_ADD(table->misses, n);
         free(landing);
         return 0;
@@ -261,7 +262,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
             .landing = coded ? landing + i * apart : NULL,
             .found = found + from,
             .n = to - from,
-            .tick = (uint32_t)(ticks / vectors->layout.stripes),
+            .tick = (uint32_t)tick,
             .moment = moment,
         };
     }
@@ -274,6 +275,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
         damaged += parts[i].damaged;
     }
     free(landing);
+    CC_ADD(table->gathered, n);
     if (count < n)
         CC_ADD(table->misses, n - count);
     if (CC_UNLIKELY(damaged > 0))

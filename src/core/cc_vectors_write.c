@@ -63,7 +63,7 @@ static void take_out(const cc_vectors *vectors, cc_stripe *stripe, uint32_t numb
 {
     cc_record *record = &stripe->policy.records[slot];
     uint64_t word = CC_GET(record->b);
-    cc_index_remove(&stripe->index, record->meta.hash, slot);
+    cc_narrow_remove(&stripe->index, record->meta.hash, slot);
     publish(record, (uint32_t)(word >> 32) + 1, (uint32_t)word);
     cc_policy_remove(&stripe->policy, slot, reason);
     cc_row_leave(vectors, stripe, number, (uint32_t)word);
@@ -142,7 +142,7 @@ static bool put_one(const batch *all, const errand *what, uint32_t room)
     CC_SET(record->a, (uint64_t)id);
     CC_SET(record->meta.expiry, expiry);
     publish(record, (uint32_t)(CC_GET(record->b) >> 32) + 1, row);
-    cc_index_add(&stripe->index, old.hash, slot);
+    cc_narrow_add(&stripe->index, old.hash, slot);
     stripe->inserts++;
     if (policy->live == policy->capacity)
         cc_policy_prepare(policy, leavers);
