@@ -47,6 +47,7 @@ C_ORDER = {
         "loads",
         "simulator",
         "row",
+        "narrow",
         "segment",
         "vectors",
         "vectors_inner",
