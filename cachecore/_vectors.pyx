@@ -152,6 +152,15 @@ cdef inline cnp.ndarray ids_in(object ids):
     return ids_of(ids)
 
 
+cdef inline int64_t id_in(object id) except? -1:
+    if type(id) is int:
+        try:
+            return id
+        except OverflowError:
+            pass
+    return id_of(id)
+
+
 cdef inline bint fits(VectorCache cache, object rows, cnp.npy_intp n, int flags) noexcept:
     """Whether this is an array of n of the table's rows as they lie in memory."""
     if not cnp.PyArray_CheckExact(rows):
@@ -395,6 +404,8 @@ cdef class VectorCache:
         """
         keys = ids_in(ids)
         total = len(keys)
+        if not hasattr(rows, "__len__"):
+            raise TypeError(f"rows must have a length, as {type(rows).__name__} has not")
         if len(rows) != total:
             raise ValueError(f"rows must be {total}, one for each id, not {len(rows)}")
         step = max(1, LOAD_BYTES // self.shape.width)
@@ -418,7 +429,7 @@ cdef class VectorCache:
         cdef Table table = opened(self)
         cdef PinnedRow pin
         cdef cc_vectors_result result
-        cdef int64_t key = id if type(id) is int else id_of(id)
+        cdef int64_t key = id_in(id)
         shape = (self.columns,) if self.columns else ()
         if table.vectors.shared or self.coded:
             rows, found = self.gather(np.array([key], np.int64))

@@ -130,7 +130,10 @@ def path_of(path: Any) -> bytes:
 
 def ids_of(ids: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
     """`ids` as a contiguous array of int64."""
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:  # such as lists of several lengths
+        raise ValueError(f"ids must be integers in one dimension: {error}") from None
     if array.ndim != 1:
         raise ValueError(f"ids must have one dimension, not shape {array.shape}")
     if array.size == 0 and not isinstance(ids, np.ndarray):
@@ -159,7 +162,10 @@ def _ids_from_objects(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[n
 
 def id_of(number: Any) -> int:
     """One id."""
-    return int(ids_of([number])[0])
+    try:
+        return int(ids_of([number])[0])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"id must be one int64, not {number!r}") from None
 
 
 def rows_of(rows: Any, shape: Shape, count: int, name: str = "rows") -> np.ndarray[Any, Any]:

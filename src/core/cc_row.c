@@ -6,6 +6,8 @@
 
 enum { MOST = 127, SCALE = sizeof(float) };
 
+#define LARGEST 0x1.fffff0p127f /* FLT_MAX / 127 * 127 is infinite */
+
 /* Callers' rows need not be aligned. */
 typedef float __attribute__((aligned(1), may_alias)) loose_float;
 
@@ -23,7 +25,9 @@ void cc_row_encode(unsigned char *to, const unsigned char *from, size_t items)
         float size = row[i] < 0 ? -row[i] : row[i];
         most = size > most ? size : most;
     }
-    float scale = most < MOST * FLT_MIN ? 0 : most / MOST; /* what is that small becomes zero */
+    float scale = (most < LARGEST ? most : LARGEST) / MOST;
+    if (most < MOST * FLT_MIN) /* what is that small becomes zero */
+        scale = 0;
     float factor = scale == 0 ? 0 : 1 / scale;
     memcpy(to, &scale, SCALE);
     for (size_t i = 0; i < items; i++) {
