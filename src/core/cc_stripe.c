@@ -208,6 +208,8 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
         pthread_mutex_unlock(&stripe->lock);
         return CC_VECTORS_OUTDATED;
     }
+    if (CC_UNLIKELY(CC_GET(vectors->table->clean)))
+        cc_vectors_soil(vectors);
     cc_stripe_attach(vectors, stripe, number);
     if (CC_UNLIKELY(stripe->dirty || stripe->session != session)) {
         if (!cc_stripe_rebuild(vectors, stripe, number)) {

@@ -152,6 +152,9 @@ void cc_vectors_make(cc_vectors *vectors, uint64_t seed);
 /* The table's own words agree. */
 bool cc_vectors_sound(const cc_vectors *vectors);
 
+/* Says in the file, and on the disk, that not everything is there: somebody is about to write. */
+void cc_vectors_soil(const cc_vectors *vectors);
+
 /* Takes part in a file's sessions again, in the child of a fork. */
 void cc_vectors_rejoin(cc_vectors *vectors);
 
