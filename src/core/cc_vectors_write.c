@@ -86,6 +86,8 @@ typedef struct {
     errand *order;
     size_t n, done;
     size_t asked, seen; /* ids whose lines, and whose records, were asked for */
+    uint32_t leaver;    /* of the locked stripe: who goes when the next one comes; CC_NO_SLOT: not known ... */
+    cc_reason why;
     cc_moment moment;
 } batch;
 
@@ -94,7 +96,7 @@ typedef struct {
    A write of a random row misses the cache a dozen times. All but a few of the lines can be told some ids
    before: they are asked for without the lock, which changes nothing but the time they take. */
 
-static void ask_for_row(const cc_vectors *vectors, uint32_t number, uint32_t row)
+CC_INLINE void ask_for_row(const cc_vectors *vectors, uint32_t number, uint32_t row)
 {
     const unsigned char *from = cc_vectors_row(vectors, number, row);
     for (size_t byte = 0; byte < vectors->layout.stored && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
@@ -102,7 +104,7 @@ static void ask_for_row(const cc_vectors *vectors, uint32_t number, uint32_t row
 }
 
 /* What the policy will need for a hash. The pointers are this process', not the lock holder's. */
-static void ask_for_memory(const cc_vectors *vectors, uint32_t number, uint32_t hash)
+CC_INLINE void ask_for_memory(const cc_vectors *vectors, uint32_t number, uint32_t hash)
 {
     const cc_vectors_layout *layout = &vectors->layout;
     cc_ghosts ghosts = {.places = vectors->ghosts + (size_t)number * layout->ghosts,
@@ -147,7 +149,7 @@ static void ask_ahead(batch *all, size_t from)
 }
 
 /* Asks for what taking an entry out will touch, but for its record, which is here. */
-static void ask_for_leaver(const cc_vectors *vectors, uint32_t number, const cc_record *record)
+CC_INLINE void ask_for_leaver(const cc_vectors *vectors, uint32_t number, const cc_record *record)
 {
     const cc_vectors_layout *layout = &vectors->layout;
     uint32_t hash = record->meta.hash, row = (uint32_t)CC_GET(record->b);
@@ -177,20 +179,30 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
                cc_row_sum(row, vectors->layout.stored, what->id));
 }
 
+/* Finds out who is to leave, and asks for his lines. */
+static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy *policy = &stripe->policy;
+    uint32_t unused[2];
+    all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
+    ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
+    cc_policy_prepare(policy, unused);
+}
+
 /* Makes room for one more entry. */
-static void make_room(const batch *all, cc_stripe *stripe, uint32_t number, uint32_t room)
+static void make_room(batch *all, cc_stripe *stripe, uint32_t number, uint32_t room)
 {
     cc_policy *policy = &stripe->policy;
     while (policy->live > 0 && policy->live >= room) {
-        cc_reason reason;
-        uint32_t victim = cc_policy_victim(policy, all->moment.now, &reason);
-        ask_for_leaver(all->vectors, number, &policy->records[victim]);
-        take_out(all->vectors, stripe, number, victim, reason);
+        if (all->leaver == CC_NO_SLOT)
+            choose_leaver(all, stripe, number);
+        take_out(all->vectors, stripe, number, all->leaver, all->why);
+        all->leaver = CC_NO_SLOT;
     }
 }
 
 /* Puts one row of a batch; false: there was no row to write to. */
-static bool put_one(const batch *all, const errand *what, uint32_t room)
+static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
 {
     const cc_vectors *vectors = all->vectors;
     uint32_t number = what->stripe;
@@ -205,8 +217,10 @@ static bool put_one(const batch *all, const errand *what, uint32_t room)
     uint32_t row = take_row(vectors, stripe, number);
     if (CC_UNLIKELY(row == CC_NO_SLOT))
         return false;
-    write_row(all, number, row, what);
     if (here) {
+        write_row(all, number, row, what);
+        if (CC_UNLIKELY(all->leaver == (uint32_t)(old.record - policy->records)))
+            all->leaver = CC_NO_SLOT; /* what spoke against it was about its old row */
         if (CC_UNLIKELY(cc_vectors_expired(vectors, old.record, all->moment))) {
             stripe->left[CC_EXPIRED]++;
             stripe->inserts++;
@@ -217,16 +231,16 @@ static bool put_one(const batch *all, const errand *what, uint32_t room)
         cc_row_leave(vectors, stripe, number, (uint32_t)old.word);
         return true;
     }
-    uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1), leavers[2];
+    uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1);
     cc_record *record = &policy->records[slot];
+    if (!last && policy->live >= room) /* his lines come while the row is copied */
+        choose_leaver(all, stripe, number);
+    write_row(all, number, row, what);
     CC_SET(record->a, (uint64_t)id);
     CC_SET(record->meta.expiry, expiry);
     publish(record, (uint32_t)(CC_GET(record->b) >> 32) + 1, row);
     cc_narrow_add(&stripe->index, old.hash, slot);
     stripe->inserts++;
-    if (policy->live == policy->capacity && cc_policy_prepare(policy, leavers))
-        for (unsigned i = 0; i < 2; i++)
-            ask_for_leaver(vectors, number, &policy->records[leavers[i]]);
     return true;
 }
 
@@ -255,15 +269,17 @@ static cc_vectors_result write_some(batch *all, size_t from, size_t to)
         return result;
     cc_stripe *stripe = &vectors->stripes[number];
     uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
+    all->leaver = CC_NO_SLOT;
     for (bool repaired = false; from < to; from++) {
         const errand *what = &all->order[from];
         ask_ahead(all, from);
         if (!putting) {
             all->done += delete_one(all, what);
-        } else if (CC_LIKELY(put_one(all, what, room))) {
+        } else if (CC_LIKELY(put_one(all, what, room, from + 1 == to))) {
             all->done++;
         } else if (!repaired && cc_stripe_rebuild(vectors, stripe, number)) {
             repaired = true; /* and once more */
+            all->leaver = CC_NO_SLOT;
             from--;
         } else {
             result = CC_VECTORS_MEMORY;
