@@ -60,14 +60,16 @@ void cc_vectors_soil(const cc_vectors *vectors)
     sync_table(vectors); /* before anything else gets there */
 }
 
-/* Contents of another version go; those who opened the table for that one see it by the turn. */
+/* Contents of another version go; those who opened the table for that one see it by the turn. The new
+   version is told last: whoever comes after one that ended before that does it again. */
 static void take_version(cc_vectors *vectors, const uint64_t version[2])
 {
     cc_vectors_table *table = vectors->table;
     if (memcmp(table->version, version, sizeof table->version) != 0) {
-        memcpy(table->version, version, sizeof table->version);
         CC_ADD(table->turn, 1);
         cc_vectors_renew(vectors);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        memcpy(table->version, version, sizeof table->version);
     }
     vectors->turn = table->turn;
 }
