@@ -183,10 +183,14 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
 static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
 {
     cc_policy *policy = &stripe->policy;
-    uint32_t unused[2];
+    uint32_t next[2];
     all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
     ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
-    cc_policy_prepare(policy, unused);
+    if (!cc_policy_prepare_next(policy, all->leaver, next))
+        return;
+    ask_for_leaver(all->vectors, number, &policy->records[next[0]]);
+    if (next[1] != next[0])
+        ask_for_leaver(all->vectors, number, &policy->records[next[1]]);
 }
 
 /* Makes room for one more entry. */
