@@ -4,10 +4,10 @@
 #include <stdlib.h>
 
 enum {
-    BATCH = 32,      /* ids handled under one lock at most */
+    BATCH = 64,      /* ids handled under one lock at most */
     BINS = 1024,     /* of the sort by stripes; of more stripes some share one, and still each keeps its order */
-    TO_RECORD = 6,   /* ids between asking for the record that an id may have ... */
-    TO_WRITE = 12,   /* ... or for what else is known from its hash, and handling it */
+    TO_RECORD = 8,   /* ids between asking for the record that an id may have ... */
+    TO_WRITE = 16,   /* ... or for what else is known from its hash, and handling it */
     LINES_AHEAD = 8, /* of a row that are asked for */
 };
 
@@ -179,18 +179,24 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
                cc_row_sum(row, vectors->layout.stored, what->id));
 }
 
-/* Finds out who is to leave, and asks for his lines. */
-static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
+/* Asks for the lines of those who may leave after the next. */
+static void ask_for_next(const batch *all, cc_stripe *stripe, uint32_t number)
 {
     cc_policy *policy = &stripe->policy;
     uint32_t next[2];
-    all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
-    ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
     if (!cc_policy_prepare_next(policy, all->leaver, next))
         return;
     ask_for_leaver(all->vectors, number, &policy->records[next[0]]);
     if (next[1] != next[0])
         ask_for_leaver(all->vectors, number, &policy->records[next[1]]);
+}
+
+/* Finds out who is to leave next, and asks for his lines. */
+static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy *policy = &stripe->policy;
+    all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
+    ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
 }
 
 /* Makes room for one more entry. */
@@ -237,8 +243,11 @@ static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
     }
     uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1);
     cc_record *record = &policy->records[slot];
-    if (!last && policy->live >= room) /* his lines come while the row is copied */
-        choose_leaver(all, stripe, number);
+    if (policy->live >= room) { /* their lines come while the row is copied */
+        if (!last)
+            choose_leaver(all, stripe, number);
+        ask_for_next(all, stripe, number);
+    }
     write_row(all, number, row, what);
     CC_SET(record->a, (uint64_t)id);
     CC_SET(record->meta.expiry, expiry);
