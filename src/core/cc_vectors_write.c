@@ -88,6 +88,7 @@ typedef struct {
     size_t asked, seen; /* ids whose lines, and whose records, were asked for */
     uint32_t leaver;    /* of the locked stripe: who goes when the next one comes; CC_NO_SLOT: not known ... */
     cc_reason why;
+    uint32_t next[2]; /* who may go after him, and whose lines were asked for; or CC_NO_SLOT */
     cc_moment moment;
 } batch;
 
@@ -180,15 +181,17 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
 }
 
 /* Asks for the lines of those who may leave after the next. */
-static void ask_for_next(const batch *all, cc_stripe *stripe, uint32_t number)
+static void ask_for_next(batch *all, cc_stripe *stripe, uint32_t number)
 {
     cc_policy *policy = &stripe->policy;
-    uint32_t next[2];
-    if (!cc_policy_prepare_next(policy, all->leaver, next))
+    uint32_t before = all->next[1];
+    if (!cc_policy_prepare_next(policy, all->leaver, all->next)) {
+        all->next[0] = all->next[1] = CC_NO_SLOT;
         return;
-    ask_for_leaver(all->vectors, number, &policy->records[next[0]]);
-    if (next[1] != next[0])
-        ask_for_leaver(all->vectors, number, &policy->records[next[1]]);
+    }
+    ask_for_leaver(all->vectors, number, &policy->records[all->next[0]]);
+    if (all->next[1] != all->next[0] && all->next[1] != before) /* an opponent stays for a while */
+        ask_for_leaver(all->vectors, number, &policy->records[all->next[1]]);
 }
 
 /* Finds out who is to leave next, and asks for his lines. */
@@ -196,7 +199,8 @@ static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
 {
     cc_policy *policy = &stripe->policy;
     all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
-    ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
+    if (all->leaver != all->next[0] && all->leaver != all->next[1])
+        ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
 }
 
 /* Makes room for one more entry. */
@@ -282,7 +286,7 @@ static cc_vectors_result write_some(batch *all, size_t from, size_t to)
         return result;
     cc_stripe *stripe = &vectors->stripes[number];
     uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
-    all->leaver = CC_NO_SLOT;
+    all->leaver = all->next[0] = all->next[1] = CC_NO_SLOT;
     for (bool repaired = false; from < to; from++) {
         const errand *what = &all->order[from];
         ask_ahead(all, from);
