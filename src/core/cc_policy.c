@@ -454,6 +454,30 @@ bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2])
     return true;
 }
 
+bool cc_policy_prepare_next(cc_policy *policy, uint32_t leaver, uint32_t leavers[2])
+{
+    uint32_t tail = policy->tail;
+    if (tail != policy->head && ring_at(policy, tail) == leaver)
+        tail++;
+    if (policy->head - tail < AHEAD)
+        return false;
+    leavers[0] = ring_at(policy, tail);
+    leavers[1] = policy->opponents[policy->opponents[0] == leaver];
+    if (!in_main(policy, leavers[1]))
+        leavers[1] = leavers[0];
+    bool ranked = cc_window_size(policy) < window_target(policy)
+                  || !asked_for_once(policy, &policy->records[leavers[0]].meta);
+    while (policy->drawn < (ranked ? LINES : 1)) {
+        uint32_t line = draw_line(policy);
+        CC_PREFETCH(&policy->records[line]);
+        policy->draws[policy->drawn++] = line;
+    }
+    CC_PREFETCH_WRITE(&policy->records[ring_at(policy, tail + AHEAD - 1)]);
+    if (!ranked)
+        leavers[1] = leavers[0];
+    return true;
+}
+
 /* --- compaction, validation ----------------------------------------------------------------- */
 
 void cc_policy_compact(cc_policy *policy, uint32_t *moved)

@@ -216,6 +216,10 @@ CC_INLINE void cc_policy_expect(const cc_policy *policy, uint32_t hash)
    leave soon, for the owner to do the same. false: there is no telling. */
 bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2]);
 
+/* The same where the next one, `leaver`, is known and still here: for those after it. *leavers: who may
+   come then, for the owner to touch all that they need. */
+bool cc_policy_prepare_next(cc_policy *policy, uint32_t leaver, uint32_t leavers[2]);
+
 /* Moves the entries to the lowest slots: moved[old slot] is the new one, or CC_NO_SLOT; the caller
    supplies `used` places and then adopts the new numbers. */
 void cc_policy_compact(cc_policy *policy, uint32_t *moved);

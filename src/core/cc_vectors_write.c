@@ -4,10 +4,10 @@
 #include <stdlib.h>
 
 enum {
-    BATCH = 32,      /* ids handled under one lock at most */
+    BATCH = 64,      /* ids handled under one lock at most */
     BINS = 1024,     /* of the sort by stripes; of more stripes some share one, and still each keeps its order */
-    TO_RECORD = 6,   /* ids between asking for the record that an id may have ... */
-    TO_WRITE = 12,   /* ... or for what else is known from its hash, and handling it */
+    TO_RECORD = 8,   /* ids between asking for the record that an id may have ... */
+    TO_WRITE = 16,   /* ... or for what else is known from its hash, and handling it */
     LINES_AHEAD = 8, /* of a row that are asked for */
 };
 
@@ -88,6 +88,7 @@ typedef struct {
     size_t asked, seen; /* ids whose lines, and whose records, were asked for */
     uint32_t leaver;    /* of the locked stripe: who goes when the next one comes; CC_NO_SLOT: not known ... */
     cc_reason why;
+    uint32_t next[2]; /* who may go after him, and whose lines were asked for; or CC_NO_SLOT */
     cc_moment moment;
 } batch;
 
@@ -179,14 +180,27 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
                cc_row_sum(row, vectors->layout.stored, what->id));
 }
 
-/* Finds out who is to leave, and asks for his lines. */
+/* Asks for the lines of those who may leave after the next. */
+static void ask_for_next(batch *all, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy *policy = &stripe->policy;
+    uint32_t before = all->next[1];
+    if (!cc_policy_prepare_next(policy, all->leaver, all->next)) {
+        all->next[0] = all->next[1] = CC_NO_SLOT;
+        return;
+    }
+    ask_for_leaver(all->vectors, number, &policy->records[all->next[0]]);
+    if (all->next[1] != all->next[0] && all->next[1] != before) /* an opponent stays for a while */
+        ask_for_leaver(all->vectors, number, &policy->records[all->next[1]]);
+}
+
+/* Finds out who is to leave next, and asks for his lines. */
 static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
 {
     cc_policy *policy = &stripe->policy;
-    uint32_t unused[2];
     all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
-    ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
-    cc_policy_prepare(policy, unused);
+    if (all->leaver != all->next[0] && all->leaver != all->next[1])
+        ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
 }
 
 /* Makes room for one more entry. */
@@ -233,8 +247,11 @@ static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
     }
     uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1);
     cc_record *record = &policy->records[slot];
-    if (!last && policy->live >= room) /* his lines come while the row is copied */
-        choose_leaver(all, stripe, number);
+    if (policy->live >= room) { /* their lines come while the row is copied */
+        if (!last)
+            choose_leaver(all, stripe, number);
+        ask_for_next(all, stripe, number);
+    }
     write_row(all, number, row, what);
     CC_SET(record->a, (uint64_t)id);
     CC_SET(record->meta.expiry, expiry);
@@ -269,7 +286,7 @@ static cc_vectors_result write_some(batch *all, size_t from, size_t to)
         return result;
     cc_stripe *stripe = &vectors->stripes[number];
     uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
-    all->leaver = CC_NO_SLOT;
+    all->leaver = all->next[0] = all->next[1] = CC_NO_SLOT;
     for (bool repaired = false; from < to; from++) {
         const errand *what = &all->order[from];
         ask_ahead(all, from);
