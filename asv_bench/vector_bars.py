@@ -18,7 +18,6 @@ from vector_gather import Side, cells, ours, play, take
 from vector_tables import (
     Population,
     TooLargeError,
-    collapse,
     filled,
     fits,
     mapping_of,
@@ -105,21 +104,25 @@ def put(effort: Effort) -> list[Line]:
 
 
 def overhead(effort: Effort) -> list[Line]:
-    """What a table in a file takes beside its rows; private ones reserve more for pinned rows."""
-    stride, sizes = row_bytes(64), {}
-    for dim in (64, 128):
+    """What a table in a file takes beside its rows, by two widths of them."""
+    sizes = []
+    for dim in (16, 32):
         path = segment_path(2 * LARGE * row_bytes(dim), f"overhead {dim}")
         with VectorCache(dim, capacity=LARGE, path=path) as cache:
-            sizes[dim] = cache.nbytes - 4096
+            sizes.append(cache.nbytes - 4096)
         Path(path).unlink()
-    rows = (sizes[128] - sizes[64]) / stride
-    beside = (sizes[64] - rows * stride) / LARGE
-    name = "overhead per row beyond the row, 1M rows"
-    spare = f"{rows / LARGE - 1:.1%} more rows than the capacity: chance fills stripes unequally"
-    whole = sizes[64] / LARGE - stride
+    narrow, wide = sizes
+    rows = (wide - narrow) / row_bytes(16)
+    beside = (narrow - rows * row_bytes(16)) / LARGE
+    spare = rows / LARGE - 1
+    detail = f"and room for {spare:.1%} more rows than the capacity: stripes fill unequally"
     return [
-        Line(name, "bytes", beside, 48, detail="index, records, ghosts and sketch"),
-        Line("the same with spare rows, of 64 float32", "bytes", whole, detail=spare),
+        Line("overhead per row beyond the row, 1M rows", "bytes", beside, 48, detail=detail),
+        *[
+            Line(f"the same with that room, rows of {dim} float32", "bytes", whole)
+            for dim in (64, 1024)
+            for whole in [beside + spare * row_bytes(dim)]
+        ],
     ]
 
 
@@ -171,7 +174,7 @@ def shared(effort: Effort) -> list[Line]:
         return ratio_line(name, f"private, {note}", ratio, bar, note=huge)
 
     lines = [measured(1.25, "pages as they come")]
-    if why := collapse(path):
-        return [*lines, left_out(name, "private, after MADV_COLLAPSE", why, 1.1)]
+    if not cache.collapse():
+        return [*lines, left_out(name, "private, after collapse()", "not with this kernel", 1.1)]
     cache.gather(here.ids)  # maps them
-    return [*lines, measured(1.1, "after MADV_COLLAPSE")]
+    return [*lines, measured(1.1, "after collapse()")]

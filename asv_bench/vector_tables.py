@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +20,6 @@ Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
 
 HUGE = 2 << 20
-MADV_COLLAPSE = 25  # Linux 6.1; not in `mmap` yet
 BLOCK = 4096  # rows that are made at once
 
 
@@ -115,16 +112,6 @@ def mapping_of(path: str) -> Mapping:
     """Return the mapping of a file."""
     inode = Path(path).stat().st_ino  # a file made without a name keeps being called so
     return next(one for one in mappings() if one.inode == inode)
-
-
-def collapse(path: str) -> str:
-    """Ask the kernel to put a mapped file into huge pages; return "", or why it did not."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    place = mapping_of(path)
-    size = (place.end - place.start) // HUGE * HUGE
-    if libc.madvise(ctypes.c_void_p(place.start), ctypes.c_size_t(size), MADV_COLLAPSE) == 0:
-        return ""
-    return os.strerror(ctypes.get_errno())
 
 
 class Population:
