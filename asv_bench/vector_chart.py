@@ -17,9 +17,16 @@ from bars import OURS
 from chart import GRID, OUR_COLOUR, THEIR_COLOUR
 from timing import Ratio
 from vector_gather import Cell
+from vector_peers import LMDB, REDIS, STACK
 
 SHADES = {100: "#fdba74", 1_000: "#ea580c", 10_000: "#7c2d12"}  # of batches
-LABELS = {OURS: "VectorCache.gather", "take": "np.take from an array\n(neither bound nor ids)"}
+LABELS = {
+    OURS: "VectorCache.gather",
+    "take": "np.take from an array\n(neither bound nor ids)",
+    STACK: "dict and np.stack",
+    LMDB: "LMDB",
+    REDIS: "Redis: redis-py MGET,\nloopback",
+}
 
 
 def _rows(value: float, _: object = None) -> str:
@@ -30,7 +37,7 @@ def _rows(value: float, _: object = None) -> str:
 def _plain(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.tick_params(labelsize=8, length=0)
+    axes.tick_params(which="both", labelsize=8, length=0)
     axes.set_axisbelow(True)
 
 
@@ -82,7 +89,7 @@ def _shape(axes: Axes, dim: int, cells: Sequence[Cell]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_xlabel("rows in the table", fontsize=8)
-    axes.set_title(f"rows of {dim} float32", fontsize=10, loc="left")
+    axes.set_title(f"rows of {dim:,} float32", fontsize=10, loc="left")
     _plain(axes)
 
 
@@ -104,7 +111,7 @@ def draw(
         _shape(axes, dim, cells)
         axes.sharey(panels[1])
     panels[1].set_ylim(0, max(2, *(1.1 * cell.ratio.median for cell in cells)))
-    panels[1].set_ylabel("time / time of np.take", fontsize=8)
+    panels[1].set_ylabel("gather: time / time of np.take", fontsize=8)
     panels[1].legend(frameon=False, fontsize=8, loc="lower left")
     figure.supxlabel(
         f"Medians of interleaved rounds, quartiles shaded; one thread. {machine}",

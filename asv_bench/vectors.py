@@ -1,6 +1,6 @@
 """Measure VectorCache against its bars and its peers: `ci/bench.sh vectors`, tables and a chart.
 
-python asv_bench/vectors.py [--quick] [--json] [--chart FILE] [ROW ...]
+python asv_bench/vectors.py [--quick] [--json] [--chart FILE] [--page FILE] [ROW ...]
 
 With names of rows (exact, or a part of a name) only those rows are measured; the grid only if
 `grid` is among the names, the chart if that and `peers` are.
@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import vector_bars as bars
+import vector_page
 import vector_peers as peers
 import vector_scaling as scaling
 from report import HEADINGS, Line, busy, chosen, machine, markdown, note
@@ -52,6 +53,7 @@ def main() -> None:
         default=Path("build/vectors.svg"),
         help="where the chart goes, an SVG or PNG (%(default)s)",
     )
+    parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
     options = parser.parse_args()
     effort = QUICK if options.quick else FULL
     rows = chosen(options.rows, every)
@@ -66,15 +68,20 @@ def main() -> None:
         import vector_chart
 
         vector_chart.draw(cells, peers.against_peers(effort)[0], machine(), options.chart)
+    where = f"{machine()}; {busy()}; {time.monotonic() - start:.0f} s"
+    if options.page:
+        grid = f"{scaling.grid_scope()}.\n\n{scaling.grid_table(cells)}"
+        parts = {"machine": f"Measured on {where}.", "bars": vector_page.bars_table(lines)}
+        vector_page.write(options.page, parts | ({"grid": grid} if cells else {}))
     if options.json:
         document = {
-            "machine": f"{machine()}; {busy()}",
+            "machine": where,
             "bars": [asdict(line) | {"verdict": line.verdict} for line in lines],
             "grid": [asdict(cell) for cell in cells],
         }
         print(json.dumps(document, indent=1))
         return
-    print(f"{machine()}; {busy()}; {time.monotonic() - start:.0f} s\n")
+    print(f"{where}\n")
     if lines:
         print(markdown(HEADINGS, [line.cells() for line in lines]), "\n")
     if cells:

@@ -2,7 +2,7 @@
 # Measure cachecore against its bars and its peers: two tables and build/peers.png, some minutes.
 #   ci/bench.sh [--quick] [--json] [--png FILE] [ROW ...]      ci/bench.sh --help names the rows
 #   ci/bench.sh policy [--traces FOLDER] [--seeds N] [--png FILE]   hit ratios, and build/policy.png
-#   ci/bench.sh vectors [--quick] [--json] [--chart FILE] [ROW ...]    VectorCache, and build/vectors.svg
+#   ci/bench.sh vectors [--quick] [--chart FILE] [--page FILE] [ROW ...]   VectorCache, and build/vectors.svg
 #   ci/bench.sh scale [--quick] [TABLE ...]    generated streams of up to 10^8 keys: half an hour
 # Installs the checkout and its `bench` extra into build/bench-venv, which it keeps (BENCH_VENV=
 # names another place). Progress goes to stderr.
