@@ -23,7 +23,7 @@ from weakref import WeakSet
 import numpy as np
 
 from cachecore.progress import reporting
-from cachecore.rows import described, id_of, ids_of, out_of, path_of, rows_of, shape_of
+from cachecore.rows import described, fields_of, id_of, ids_of, out_of, path_of, rows_of, shape_of
 from cachecore.settings import positive_int
 from cachecore.stats import VectorStats
 
@@ -533,7 +533,7 @@ cdef class VectorCache:
         return partial(type(self), shape.dim, self.kind, **options), ()
 
     def __repr__(self):
-        items = f"{self.dim}, {str(self.kind)!r}" if self.dim else repr(self.kind.descr)
+        items = f"{self.dim}, {str(self.kind)!r}" if self.dim else fields_of(self.kind)
         where = f", path={self.path!r}" if self.path is not None else ""
         state = ", closed" if self.closed else f", {len(self)} rows"
         return f"<{type(self).__name__}({items}, capacity={self.capacity}{where}){state}>"

@@ -39,7 +39,7 @@ class Shape(NamedTuple):
     @property
     def kind(self) -> bytes:
         """The dtype and dim as 40 bytes: as text, or as a digest where that is longer."""
-        text = str(self.dtype.descr if self.dtype.names else self.dtype)
+        text = fields_of(self.dtype) if self.dtype.names else str(self.dtype)
         if len(text) > 20:
             text = "fields " + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         if self.dim is not None:
@@ -50,6 +50,14 @@ class Shape(NamedTuple):
     def ttl(self) -> float | None:
         """Seconds."""
         return self.ttl_units * TTL_UNIT or None
+
+
+def fields_of(kind: np.dtype[Any]) -> str:
+    """A structured dtype as text."""
+    try:
+        return str(kind.descr)
+    except ValueError:  # fields overlap, or are not in the order of their places
+        return str(kind)
 
 
 def item_type(dtype: Any) -> np.dtype[Any]:

@@ -278,6 +278,12 @@ bool cc_segment_reopen(cc_segment *segment)
     int file = open(name, O_RDWR | O_CLOEXEC);
     if (file < 0)
         return false;
+    /* The mapping too: as long as it is of the parent's file, the parent's locks outlive the parent. */
+    if (mmap(segment->base, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0)
+        == MAP_FAILED) {
+        close(file);
+        return false;
+    }
     close(segment->file);
     segment->file = file;
     return true;

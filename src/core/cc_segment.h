@@ -82,7 +82,7 @@ bool cc_segment_lock(const cc_segment *segment, cc_segment_place place, bool alo
 
 void cc_segment_unlock(const cc_segment *segment, cc_segment_place place);
 
-/* Opens the file of a mapped segment again, in the child of a fork, for locks of its own; false: it
+/* Opens and maps the file of a segment again, in the child of a fork, for locks of its own; false: it
    goes on with its parent's. */
 bool cc_segment_reopen(cc_segment *segment);
 

@@ -110,9 +110,10 @@ static bool is_marked(void *marks, uint32_t slot)
     return ((unsigned char *)marks)[slot];
 }
 
-/* Marks the slots that the index finds, by entries that agree with their records, and empties the
-   other places. */
-static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned char *marks)
+/* Marks the slots that the index finds, by entries that agree with their records, and their rows, and
+   empties the other places. A row is one entry's: of damaged files it may look like two. */
+static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned char *marks,
+                         unsigned char *taken)
 {
     cc_narrow index = cc_vectors_index(vectors, number);
     const cc_record *records = cc_vectors_records(vectors, number);
@@ -124,13 +125,14 @@ static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned ch
             uint32_t slot = chunk->slot[place];
             cc_place found = {.record = NULL};
             if (slot < vectors->layout.slots && !marks[slot] && cc_word_live(records[slot].b)
-                && (uint32_t)records[slot].b < vectors->layout.rows) {
+                && (uint32_t)records[slot].b < vectors->layout.rows
+                && !taken[(uint32_t)records[slot].b]) {
                 int64_t id = (int64_t)records[slot].a;
                 cc_vectors_spread(vectors, id, &found);
                 if (found.stripe == number && found.hash == records[slot].meta.hash
                     && cc_narrow_has(&index, found.hash, slot)
                     && cc_index_tag(found.hash) == chunk->tag[place]) {
-                    marks[slot] = 1;
+                    marks[slot] = taken[(uint32_t)records[slot].b] = 1;
                     continue;
                 }
             }
@@ -162,14 +164,11 @@ bool cc_stripe_rebuild(const cc_vectors *vectors, cc_stripe *stripe, uint32_t nu
         return false;
     unsigned char *taken = marks + layout->slots;
     renew_policy(vectors, stripe, number);
-    mark_entries(vectors, number, marks);
+    mark_entries(vectors, number, marks, taken);
     end_versions(vectors, number, marks);
-    for (uint32_t slot = 0; slot < layout->slots; slot++) {
-        if (marks[slot])
-            taken[(uint32_t)records[slot].b] = 1;
+    for (uint32_t slot = 0; slot < layout->slots; slot++)
         if (marks[slot] && !cc_record_live(&records[slot])) /* it was about to leave */
             CC_SET(records[slot].meta.state, CC_MAIN);
-    }
     cc_policy_rebuild(&stripe->policy, is_marked, marks);
     stripe->index.entries = stripe->policy.live;
     collect_rows(vectors, stripe, number, taken);

@@ -78,7 +78,7 @@ static cc_segment_result enter(cc_vectors *vectors, const uint64_t version[2])
 {
     cc_vectors_find_places(vectors);
     if (!cc_vectors_sound(vectors)) {
-        cc_vectors_close(vectors);
+        cc_segment_close(&vectors->segment); /* as it is: not as if we had used it */
         return CC_SEGMENT_DAMAGED;
     }
     if (!join(vectors)) {
@@ -146,12 +146,14 @@ void cc_vectors_rejoin(cc_vectors *vectors)
 /* Writes the table to the disk if nobody else has it open, and says so in it. */
 static void leave(cc_vectors *vectors)
 {
-    if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS)
-        || !cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0) || vectors->table->clean
-        || !cc_segment_sync(&vectors->segment, vectors->segment.size))
+    if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS))
         return;
-    vectors->table->clean = 1;
-    sync_table(vectors);
+    if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0) && !vectors->table->clean
+        && cc_segment_sync(&vectors->segment, vectors->segment.size)) {
+        vectors->table->clean = 1;
+        sync_table(vectors);
+    }
+    cc_segment_unlock(&vectors->segment, CC_SEGMENT_DOOR); /* closing does not, where a fork shares it */
 }
 
 void cc_vectors_close(cc_vectors *vectors)

@@ -39,7 +39,7 @@ enum {
     BATCH = 16,
     HOT = 16,              /* ids that half of the operations are about */
     CARRIED = 4096,        /* puts of a round that the next one may find */
-    CLEAR_EVERY = 3000,    /* operations of a thread */
+    CLEAR_EVERY = 300,    /* operations of a thread */
 };
 
 typedef enum { PUT, DELETE, CLEAR, FOUND } deed;

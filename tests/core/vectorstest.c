@@ -178,6 +178,29 @@ static void check_capacity(uint64_t capacity)
     cc_vectors_close(&table);
 }
 
+/* Two records of a damaged file name one row: once repaired, it is one entry's, and no other's later. */
+static void check_shared_row(void)
+{
+    enum { SOME = 50 };
+    cc_vectors table;
+    static uint64_t rows[SOME][WORDS];
+    int64_t ids[SOME];
+    bool found[SOME];
+    make(&table, SOME);
+    for (int64_t i = 0; i < SOME; i++)
+        fill(rows[i], ids[i] = i, 1);
+    put(&table, ids, SOME / 2, rows);
+    table.records[3].b = (table.records[3].b & ~(uint64_t)UINT32_MAX) | (uint32_t)table.records[4].b;
+    table.stripes[0].dirty = true;
+    for (unsigned round = 0; round < 3; round++) {
+        put(&table, ids, SOME, rows);
+        cc_vectors_gather(&table, ids, SOME, (unsigned char *)rows, found, 1);
+        for (unsigned i = 0; i < SOME; i++)
+            REQUIRE(found[i] && is_whole(rows[i], ids[i]));
+    }
+    cc_vectors_close(&table);
+}
+
 /* --- threads and processes ------------------------------------------------------------------- */
 
 enum { IDS = 3000, CAPACITY = 2000 };
@@ -289,6 +312,7 @@ int main(int argc, char **argv)
     check_model(1, 8, 2000 * scale);
     check_model(100, 400, 5000 * scale);
     check_model(30000, 60000, 300 * scale);
+    check_shared_row();
     check_threads(3000 * scale);
     check_kills(300 * scale);
     puts("ok");

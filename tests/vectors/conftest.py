@@ -44,7 +44,7 @@ def start() -> Iterator[Start]:
     children: list[Child] = []
 
     def run(act: Callable[[Child], object]) -> Child:
-        children.append(Child(act))
+        children.append(Child(act, len(children)))
         return children[-1]
 
     yield run

@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -23,22 +24,20 @@ MakeTable = Callable[..., VectorCache]  # the fixture `make`
 Start = Callable[[Callable[["Child"], object]], "Child"]  # the fixture `start`
 
 
-def rows_for(ids: Iterable[int], serial: int = 0, dim: int = DIM) -> npt.NDArray[np.float32]:
-    """Rows of float32 that tell their id, within 2**16, and their serial number, in every item."""
-    numbers = np.fromiter(ids, np.int64).reshape(-1, 1)
-    items = np.arange(dim) + serial * 101 + numbers * 7
-    rows = (items % 65_521).astype(np.float32)
-    rows[:, :2] = np.column_stack([numbers[:, 0], np.full(len(numbers), serial)])
+def rows_for(ids: Iterable[int], serial: Any = 0, dim: int = DIM) -> npt.NDArray[np.float32]:
+    """Rows that tell their id, below 2**16, and their serial number."""
+    numbers = np.fromiter(ids, np.int64)
+    serials = np.broadcast_to(np.asarray(serial, np.int64), numbers.shape)
+    items = np.add.outer(serials * 101 + numbers * 7, np.arange(dim)) % 65_521
+    items[:, :2] = np.column_stack([numbers, serials])[:, :dim]
+    rows: npt.NDArray[np.float32] = items.astype(np.float32)
     return rows
 
 
 def whole(rows: Rows, ids: Iterable[int]) -> npt.NDArray[np.bool_]:
     """Which rows are such as were put for those ids, with any one serial number."""
-    same = [
-        np.array_equal(row, rows_for([number], int(row[1]), len(row))[0])
-        for number, row in zip(ids, rows, strict=True)
-    ]
-    return np.array(same, bool)
+    expected = rows_for(ids, rows[:, 1], rows.shape[1])
+    return np.asarray((rows == expected).all(axis=1))
 
 
 def check_counts(table: VectorCache) -> None:
@@ -64,7 +63,8 @@ def works(table: VectorCache, first: int = 50_000) -> None:
 class Child:
     """A forked process that runs a function; killed at the end of the test if it still runs."""
 
-    def __init__(self, act: Callable[[Child], object]) -> None:
+    def __init__(self, act: Callable[[Child], object], number: int = 0) -> None:
+        self.number = number
         self._heard, writer = os.pipe()
         reader, self._told = os.pipe()
         self.status: int | None = None
@@ -121,12 +121,9 @@ class Child:
         return self.status
 
 
-class Deadline:
-    """Ends loops that wait for something that does not come."""
-
-    def __init__(self, seconds: float = DEADLINE) -> None:
-        self._end = monotonic() + seconds
-
-    def __bool__(self) -> bool:
-        assert monotonic() < self._end, "it never came true"
-        return True
+def attempts(seconds: float = DEADLINE) -> Iterator[int]:
+    """0, 1, 2 ... for a loop that tries until something comes true; fails when it does not."""
+    end = monotonic() + seconds
+    for attempt in count():
+        assert monotonic() < end, "it never came true"
+        yield attempt

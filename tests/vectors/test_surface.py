@@ -29,6 +29,10 @@ DTYPES: dict[str, tuple[int | None, Any]] = {
     "record": (None, FEATURES),
     "records": (2, FEATURES),
     "aligned": (None, np.dtype(FEATURES, align=True)),
+    "out of order": (
+        None,
+        {"names": ["a", "b"], "formats": ["i4", "f8"], "offsets": [8, 0], "itemsize": 16},
+    ),
 }
 
 
