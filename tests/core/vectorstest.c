@@ -112,7 +112,7 @@ static void check_narrow(uint32_t chunks, uint32_t most, unsigned steps)
 /* What is found was put last, what was deleted is gone, and the table never holds more than it may. */
 static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
 {
-    enum { MOST = 1 << 16 };
+    enum { MOST = 1 << 18 };
     static uint64_t latest[MOST]; /* sequence numbers; 0: never put, or deleted */
     cc_vectors table;
     uint64_t random = capacity * 2 + 1, sequence = 0;
@@ -311,7 +311,7 @@ int main(int argc, char **argv)
     check_capacity(100000);
     check_model(1, 8, 2000 * scale);
     check_model(100, 400, 5000 * scale);
-    check_model(30000, 60000, 300 * scale);
+    check_model(70000, 140000, 300 * scale);
     check_shared_row();
     check_threads(3000 * scale);
     check_kills(300 * scale);
