@@ -8,7 +8,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, PyTypeObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -31,6 +31,9 @@ cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
     cnp.ndarray PyArray_Empty(int nd, const cnp.npy_intp *shape, cnp.dtype kind, int fortran)
+    cnp.ndarray PyArray_NewFromDescr(PyTypeObject *type, cnp.dtype kind, int nd,
+                                     const cnp.npy_intp *shape, const cnp.npy_intp *strides,
+                                     void *data, int flags, PyObject *like)
 
 cdef enum:
     LOAD_BYTES = 16 << 20  # of rows in one step of a bulk load
@@ -194,6 +197,28 @@ cdef inline cnp.ndarray empty_rows(VectorCache cache, cnp.npy_intp n):
 
 cdef inline cnp.ndarray empty_flags(cnp.npy_intp n):
     return cnp.PyArray_EMPTY(1, &n, cnp.NPY_BOOL, 0)
+
+
+cdef object copy_of(VectorCache cache, Table table, int64_t id):
+    """The row of an id as a read-only array of its own, or None."""
+    cdef cc_bool found
+    Py_INCREF(cache.kind)
+    cdef cnp.ndarray row = PyArray_Empty(cache.columns != 0, &cache.columns, cache.kind, 0)
+    cdef unsigned char *to = <unsigned char *>cnp.PyArray_DATA(row)
+    with nogil:
+        cc_vectors_gather(&table.vectors, &id, 1, to, &found, 1)
+    cnp.PyArray_CLEARFLAGS(row, cnp.NPY_ARRAY_WRITEABLE)
+    return row if found else None
+
+
+cdef object view_of(VectorCache cache, PinnedRow pin):
+    """A pinned row as a read-only array."""
+    Py_INCREF(cache.kind)  # PyArray_NewFromDescr steals it
+    cdef cnp.ndarray row = PyArray_NewFromDescr(
+        <PyTypeObject *>cnp.ndarray, cache.kind, cache.columns != 0, &cache.columns, NULL,
+        <void *>pin.row, cnp.NPY_ARRAY_CARRAY_RO, NULL)
+    cnp.set_array_base(row, pin)
+    return row
 
 
 cdef inline Table opened(VectorCache cache):
@@ -430,11 +455,8 @@ cdef class VectorCache:
         cdef PinnedRow pin
         cdef cc_vectors_result result
         cdef int64_t key = id_in(id)
-        shape = (self.columns,) if self.columns else ()
         if table.vectors.shared or self.coded:
-            rows, found = self.gather(np.array([key], np.int64))
-            rows.flags.writeable = False
-            return rows[0:1].reshape(shape) if found[0] else None
+            return copy_of(self, table, key)
         pin = PinnedRow.__new__(PinnedRow)
         pin.table = table
         with nogil:
@@ -442,7 +464,7 @@ cdef class VectorCache:
         raise_for(result, "view")
         if result == CC_VECTORS_PINNED:
             raise BufferError("views hold as many rows as they may: let go of some, or copy rows")
-        return np.ndarray(shape, self.kind, pin) if result == CC_VECTORS_OK else None
+        return view_of(self, pin) if result == CC_VECTORS_OK else None
 
     # --- all of it
 
