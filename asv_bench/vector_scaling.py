@@ -108,7 +108,6 @@ def gain(ratio: Ratio) -> str:
 
 def processes(effort: Effort) -> list[Line]:
     """Two processes that gather from one segment, beside one of them."""
-    release()
     path = str(segment(LARGE, 256).path)
     samples = Samples()
     with Workers(2, path, LARGE, 256) as workers:

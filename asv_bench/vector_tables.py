@@ -144,6 +144,7 @@ class Population:
 
 
 _held: dict[tuple[int, int], Population] = {}
+_segments: dict[tuple[int, int], VectorCache] = {}
 
 
 def population(rows: int, dim: int) -> Population:
@@ -156,8 +157,11 @@ def population(rows: int, dim: int) -> Population:
 
 
 def release() -> None:
-    """Drop the population that is kept."""
+    """Drop what is kept, and remove its files."""
     _held.clear()
+    for cache in _segments.values():
+        Path(str(cache.path)).unlink()
+    _segments.clear()
 
 
 @functools.cache
@@ -173,9 +177,10 @@ def segment_path(nbytes: int, name: str) -> str:
     return str(Path(_folder(parent).name, name))
 
 
-@functools.cache
 def segment(rows: int, dim: int) -> VectorCache:
-    """Return a full table in a file, of the ids and rows of a population."""
+    """Return a full table in a file, of a population's ids; kept for as long as the population."""
+    if (rows, dim) in _segments:
+        return _segments[rows, dim]
     nbytes = rows * (row_bytes(dim) + 128)
     must_fit(nbytes)
     cache = VectorCache(dim, capacity=rows, path=segment_path(nbytes, f"{rows}x{dim}"))
@@ -186,4 +191,5 @@ def segment(rows: int, dim: int) -> VectorCache:
         part = filled(np.empty((stop - start, dim), np.float32))
         part[:, 0] += start
         cache.put(ids[start:stop], part)
+    _segments[rows, dim] = cache
     return cache
