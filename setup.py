@@ -31,7 +31,7 @@ LTO = "-flto=auto"  # a set at capacity takes 9 % less time
 QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 # No pickling by field and no doctest table: neither is meant, and both would need stubs.
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
-VECTORS = [f"src/core/cc_{unit}.c" for unit in ("row", "segment", "stripe")]
+VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "stripe")]
 VECTORS += sorted(glob("src/core/cc_vectors*.c"))
 CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
 MEMO = sorted(glob("src/python/cc_memo*.c"))

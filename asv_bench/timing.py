@@ -18,6 +18,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 # A turn: long against a clock read (some 50 ns), short against the moods of the machine.
 ROUND_NS = 1_500_000
@@ -32,7 +33,8 @@ class Effort:
     large_rounds: int  # for populations built once, or expensive turns
     sets: int  # single sets timed for the pauses
     entries: int  # for the overhead per entry
-    peer_entries: int  # the same, of every peer
+    peer_entries: int  # the same, of every peer; a fifth as many rows of 4 KB
+    table_rows: int  # most rows of a table of vectors
     imports: int
 
 
@@ -43,6 +45,7 @@ FULL = Effort(
     sets=400_000,
     entries=2_000_000,
     peer_entries=500_000,
+    table_rows=50_000_000,
     imports=15,
 )
 QUICK = Effort(
@@ -52,6 +55,7 @@ QUICK = Effort(
     sets=200_000,
     entries=2_000_000,
     peer_entries=100_000,
+    table_rows=1_000_000,
     imports=5,
 )
 
@@ -216,13 +220,17 @@ class Samples:
             gc.enable()
             gc.unfreeze()
 
+    def times(self, name: str) -> npt.NDArray[np.float64]:
+        """Return the ns per operation of each round."""
+        return np.array(self._rounds[name])
+
     def median(self, name: str) -> float:
         """Return the median ns per operation."""
         return float(np.median(self._rounds[name]))
 
     def ratio(self, ours: str, theirs: str, loop: str | None = None) -> Ratio:
         """Compare two contenders round by round; `loop` names the one that ran the empty loop."""
-        a, b = np.array(self._rounds[ours]), np.array(self._rounds[theirs])
+        a, b = self.times(ours), self.times(theirs)
         low, median, high = np.percentile(a / b, (25, 50, 75))
         net = None
         if loop is not None:

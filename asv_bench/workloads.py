@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 KeyKind = Literal["str", "int", "bytes"]
 
 
-def _ids(start: int, n: int) -> list[int]:
+def make_ids(n: int, start: int = 0) -> npt.NDArray[np.int64]:
     """Return distinct 40-bit ids without a pattern: each step is a bijection of 40 bits.
 
     A pattern would decide the result: consecutive or evenly spaced ints are a dict's best or worst.
@@ -23,14 +24,14 @@ def _ids(start: int, n: int) -> list[int]:
     ids = np.arange(start, start + n, dtype=np.uint64) + np.uint64(0x5DEECE66D)
     for _ in range(3):
         ids = (ids ^ ids >> np.uint64(20)) * np.uint64(0x9E3779B97F) & np.uint64((1 << 40) - 1)
-    numbers: list[int] = (ids ^ ids >> np.uint64(20)).tolist()
-    return numbers
+    return (ids ^ ids >> np.uint64(20)).astype(np.int64)
 
 
 def make_keys(kind: KeyKind, n: int, start: int = 0) -> list[Any]:
     """Return `n` distinct keys from number `start` on: new objects each time, hashes cached."""
     if kind == "int":
-        return _ids(start, n)
+        numbers: list[Any] = make_ids(n, start).tolist()
+        return numbers
     keys: list[Any] = [f"item:{i:08d}" for i in range(start, start + n)]
     if kind == "bytes":
         keys = [key.encode() for key in keys]

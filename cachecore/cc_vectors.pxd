@@ -10,6 +10,8 @@ cdef extern from "cc_segment.h":
     ctypedef struct cc_segment:
         size_t size
 
+    bint cc_segment_collapse(const cc_segment *segment) noexcept nogil
+
     ctypedef enum cc_segment_result:
         CC_SEGMENT_OK
         CC_SEGMENT_FAILED

@@ -17,8 +17,7 @@ void cc_ghosts_shape(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
     uint32_t remembered = capacity / REMEMBERED + 1;
     uint64_t span = size / REMEMBERED + 1;
     memset(ghosts, 0, sizeof *ghosts);
-    ghosts->lines = (uint32_t)cc_pow2_ceil((2ull * remembered + CC_GHOSTS_KIND - 1) / CC_GHOSTS_KIND);
-    ghosts->shift = 32 - cc_log2_floor(ghosts->lines);
+    ghosts->lines = (uint32_t)((2ull * remembered + CC_GHOSTS_KIND - 1) / CC_GHOSTS_KIND);
     while (span >> ghosts->unit > SPAN_STAMPS)
         ghosts->unit++;
     ghosts->span = (uint32_t)(span >> ghosts->unit);
@@ -27,6 +26,7 @@ void cc_ghosts_shape(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
 bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size)
 {
     cc_ghosts_shape(ghosts, capacity, size);
+    ghosts->lines = (uint32_t)cc_pow2_ceil(ghosts->lines);
     ghosts->places = cc_pages_alloc_small(cc_ghosts_size(ghosts));
     if (ghosts->places == NULL)
         ghosts->lines = 0;

@@ -22,17 +22,18 @@ typedef enum { CC_GHOST_REJECTED, CC_GHOST_EVICTED, CC_GHOST_NONE } cc_ghost;
 
 typedef struct {
     uint32_t *places; /* NULL: remembers nothing */
-    uint32_t lines;   /* a power of two */
-    uint32_t shift;   /* 32 - log2(lines) */
+    uint32_t lines;
     uint32_t unit;    /* log2 of the size one stamp counts */
     uint32_t span;    /* stamps after which a ghost is forgotten */
     uint64_t pushes[2];
 } cc_ghosts;
 
-/* Ghosts for a cache of `capacity` entries of that `size` in all; false: no memory. */
+/* Ghosts for a cache of `capacity` entries of that `size` in all, a power of two of lines; false: no
+   memory. */
 bool cc_ghosts_init(cc_ghosts *ghosts, uint32_t capacity, uint64_t size);
 
-/* The same without memory: its owner supplies cc_ghosts_size bytes, zero. */
+/* The same without memory, and no more lines than it takes: its owner supplies cc_ghosts_size bytes,
+   zero. */
 void cc_ghosts_shape(cc_ghosts *ghosts, uint32_t capacity, uint64_t size);
 
 void cc_ghosts_free(cc_ghosts *ghosts);
@@ -49,7 +50,7 @@ cc_ghost cc_ghosts_take(cc_ghosts *ghosts, uint32_t hash, float *nearness);
 /* The two groups of places of a hash. */
 CC_INLINE uint32_t *cc_ghosts_line(const cc_ghosts *ghosts, uint32_t hash)
 {
-    return &ghosts->places[((uint64_t)hash >> ghosts->shift) * CC_GHOSTS_LINE];
+    return &ghosts->places[(((uint64_t)hash * ghosts->lines) >> 32) * CC_GHOSTS_LINE];
 }
 
 CC_INLINE void cc_ghosts_prefetch(const cc_ghosts *ghosts, uint32_t hash)

@@ -84,11 +84,11 @@ static void sweep_ring(cc_policy *policy)
 {
     uint32_t to = policy->tail;
     for (uint32_t from = policy->tail; from != policy->head; from++) {
-        uint32_t slot = *ring_at(policy, from);
+        uint32_t slot = ring_at(policy, from);
         if (cc_meta_state(&policy->records[slot].meta) == CC_DEAD)
             free_slot(policy, slot);
         else
-            *ring_at(policy, to++) = slot;
+            ring_set(policy, to++, slot);
     }
     policy->head = to;
     policy->dead = 0;
@@ -97,7 +97,7 @@ static void sweep_ring(cc_policy *policy)
 /* More dead than this and the queue is swept: deletions pay for it, and slots stay bounded. */
 static uint32_t most_dead(const cc_policy *policy)
 {
-    return policy->window / (policy->placed ? 16 : 4) + LEAST_ROOM;
+    return policy->window / (policy->placed ? PLACED_DEAD : 4) + LEAST_ROOM;
 }
 
 /* The live entry at the queue's end, still in it, after the visited ones went back to its start.
@@ -106,7 +106,7 @@ static uint32_t queue_end(cc_policy *policy)
 {
     CC_ASSERT(policy->window > 0);
     for (unsigned requeued = 0;;) {
-        uint32_t slot = *ring_at(policy, policy->tail);
+        uint32_t slot = ring_at(policy, policy->tail);
         cc_meta *meta = &policy->records[slot].meta;
         uint32_t use = CC_GET(meta->use);
         if (CC_UNLIKELY(use >> CC_USE_STATE_SHIFT == CC_DEAD)) {
@@ -117,7 +117,7 @@ static uint32_t queue_end(cc_policy *policy)
             requeued++;
             set_state(meta, CC_WINDOW);
             policy->tail++;
-            *ring_at(policy, policy->head++) = slot;
+            ring_set(policy, policy->head++, slot);
         } else {
             return slot;
         }
@@ -242,7 +242,7 @@ uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, doubl
                                  | (policy->epoch & 0xFF) << CC_USE_EPOCH_SHIFT
                                  | (uint32_t)CC_WINDOW << CC_USE_STATE_SHIFT);
     CC_SET(record->meta.expiry, 0);
-    *ring_at(policy, policy->head++) = slot;
+    ring_set(policy, policy->head++, slot);
     policy->window++;
     policy->live++;
     if (policy->loads != NULL) {
@@ -276,7 +276,7 @@ void cc_policy_remove(cc_policy *policy, uint32_t slot, cc_reason reason)
         return;
     }
     policy->window--;
-    if (*ring_at(policy, policy->tail) == slot) {
+    if (ring_at(policy, policy->tail) == slot) {
         policy->tail++;
         free_slot(policy, slot);
         return;
@@ -440,7 +440,7 @@ bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2])
     uint32_t queued = policy->head - policy->tail;
     if (queued < AHEAD)
         return false;
-    const cc_meta *meta = &policy->records[*ring_at(policy, policy->tail)].meta;
+    const cc_meta *meta = &policy->records[ring_at(policy, policy->tail)].meta;
     bool once = asked_for_once(policy, meta);
     for (unsigned lines = once ? 1 : LINES; policy->drawn < lines;) {
         uint32_t line = draw_line(policy);
@@ -448,9 +448,33 @@ bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2])
         policy->draws[policy->drawn++] = line;
     }
     cc_policy_expect(policy, meta->hash);
-    CC_PREFETCH_WRITE(&policy->records[*ring_at(policy, policy->tail + AHEAD - 1)]);
-    leavers[0] = *ring_at(policy, policy->tail + AHEAD / 2);
+    CC_PREFETCH_WRITE(&policy->records[ring_at(policy, policy->tail + AHEAD - 1)]);
+    leavers[0] = ring_at(policy, policy->tail + AHEAD / 2);
     leavers[1] = once || !in_main(policy, policy->opponents[0]) ? leavers[0] : policy->opponents[0];
+    return true;
+}
+
+bool cc_policy_prepare_next(cc_policy *policy, uint32_t leaver, uint32_t leavers[2])
+{
+    uint32_t tail = policy->tail;
+    if (tail != policy->head && ring_at(policy, tail) == leaver)
+        tail++;
+    if (policy->head - tail < AHEAD)
+        return false;
+    leavers[0] = ring_at(policy, tail);
+    leavers[1] = policy->opponents[policy->opponents[0] == leaver];
+    if (!in_main(policy, leavers[1]))
+        leavers[1] = leavers[0];
+    bool ranked = cc_window_size(policy) < window_target(policy)
+                  || !asked_for_once(policy, &policy->records[leavers[0]].meta);
+    while (policy->drawn < (ranked ? LINES : 1)) {
+        uint32_t line = draw_line(policy);
+        CC_PREFETCH(&policy->records[line]);
+        policy->draws[policy->drawn++] = line;
+    }
+    CC_PREFETCH_WRITE(&policy->records[ring_at(policy, tail + AHEAD - 1)]);
+    if (!ranked)
+        leavers[1] = leavers[0];
     return true;
 }
 
@@ -471,7 +495,7 @@ void cc_policy_compact(cc_policy *policy, uint32_t *moved)
     }
     memset(&policy->records[to], 0, (policy->used - to) * sizeof(cc_record));
     for (uint32_t at = policy->tail; at != policy->head; at++)
-        *ring_at(policy, at) = moved[*ring_at(policy, at)];
+        ring_set(policy, at, moved[ring_at(policy, at)]);
     policy->opponents[0] = policy->opponents[1] = CC_NO_SLOT;
     policy->used = policy->top = to;
     policy->free = CC_NO_SLOT;
@@ -510,7 +534,7 @@ void cc_policy_rebuild(cc_policy *policy, bool (*live)(void *owner, uint32_t slo
         if (cc_meta_state(&policy->records[slot].meta) == CC_MAIN)
             continue;
         policy->window++;
-        *ring_at(policy, policy->head++) = slot;
+        ring_set(policy, policy->head++, slot);
     }
 }
 
@@ -520,7 +544,7 @@ bool cc_policy_valid(const cc_policy *policy)
     for (uint32_t slot = 0; slot < policy->used; slot++)
         states[cc_meta_state(&policy->records[slot].meta)]++;
     for (uint32_t at = policy->tail; at != policy->head; at++) {
-        uint32_t slot = *ring_at(policy, at);
+        uint32_t slot = ring_at(policy, at);
         if (slot >= policy->used)
             return false;
         queued[cc_meta_state(&policy->records[slot].meta)]++;

@@ -105,7 +105,10 @@ typedef struct {
     uint64_t replaced;   /* the tick at which the popular set was last replaced; 0: never */
     cc_watch watch;
 
-    uint32_t *ring;      /* slots of the window, oldest at `tail`; indices modulo ring_room */
+    union { /* slots of the window, oldest at `tail`; indices modulo ring_room */
+        uint32_t *ring;
+        uint16_t *ring_16; /* of a placed policy */
+    };
     uint32_t ring_room;  /* a power of two, or 0 */
     uint32_t head, tail; /* free-running */
     uint32_t window;     /* live entries in the ring; the others are DEAD */
@@ -135,8 +138,8 @@ typedef struct {
 
 /* The memory of a placed policy. */
 typedef struct {
-    cc_record *records; /* `slots` */
-    uint32_t *ring;     /* cc_policy_ring_room(slots) */
+    cc_record *records;
+    uint16_t *ring;
     uint32_t *ghosts;
     uint8_t *counters; /* of the sketch ... */
     uint8_t *epochs;   /* ... and of its lines */
@@ -146,9 +149,10 @@ typedef struct {
    `by_size` and `sketch_bytes`. */
 void cc_policy_init(cc_policy *policy, uint32_t limit, uint64_t seed);
 
-/* An empty policy for at most `limit` entries in `slots` slots, in memory that its owner supplies, zero,
-   before anything else is done with it: ghosts.lines and sketch.lines say how much. */
-void cc_policy_shape(cc_policy *policy, uint32_t limit, uint32_t slots, uint64_t seed);
+/* An empty policy for at most `limit` entries, below 64,000, in memory that its owner supplies, zero,
+   before anything else is done with it: room, ring_room, ghosts.lines and sketch.lines say how much.
+   sketch_bytes: of the sketch's counters. */
+void cc_policy_shape(cc_policy *policy, uint32_t limit, uint64_t sketch_bytes, uint64_t seed);
 
 /* Tells a placed policy where its memory is, in this process. */
 void cc_policy_place(cc_policy *policy, const cc_policy_memory *memory);
@@ -212,6 +216,10 @@ CC_INLINE void cc_policy_expect(const cc_policy *policy, uint32_t hash)
    leave soon, for the owner to do the same. false: there is no telling. */
 bool cc_policy_prepare(cc_policy *policy, uint32_t leavers[2]);
 
+/* The same where the next one, `leaver`, is known and still here: for those after it. *leavers: who may
+   come then, for the owner to touch all that they need. */
+bool cc_policy_prepare_next(cc_policy *policy, uint32_t leaver, uint32_t leavers[2]);
+
 /* Moves the entries to the lowest slots: moved[old slot] is the new one, or CC_NO_SLOT; the caller
    supplies `used` places and then adopts the new numbers. */
 void cc_policy_compact(cc_policy *policy, uint32_t *moved);
@@ -221,12 +229,6 @@ uint32_t cc_policy_frequency(const cc_policy *policy, uint32_t slot);
 
 /* True when every count and queue agrees with the records. */
 bool cc_policy_valid(const cc_policy *policy);
-
-/* Places of the window's queue in a placed policy: the dead are swept before it is full. */
-CC_INLINE uint32_t cc_policy_ring_room(uint32_t slots)
-{
-    return (uint32_t)cc_pow2_ceil(slots);
-}
 
 CC_INLINE unsigned cc_meta_state(const cc_meta *meta)
 {

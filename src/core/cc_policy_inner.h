@@ -6,11 +6,23 @@
 #include "cc_policy.h"
 
 enum { LEAST_ROOM = 16 }; /* slots, and places of the queue */
+enum { PLACED_DEAD = 64 }; /* ... th part of a placed policy's window may be dead: it pays for slots */
 enum { RECOVERY = 4 }; /* x capacity: accesses after a replacement in which silence is looked for */
 
-CC_INLINE uint32_t *ring_at(const cc_policy *policy, uint32_t position)
+/* The slot at a position of the queue. */
+CC_INLINE uint32_t ring_at(const cc_policy *policy, uint32_t position)
 {
-    return &policy->ring[position & (policy->ring_room - 1)];
+    uint32_t at = position & (policy->ring_room - 1);
+    return policy->placed ? policy->ring_16[at] : policy->ring[at];
+}
+
+CC_INLINE void ring_set(cc_policy *policy, uint32_t position, uint32_t slot)
+{
+    uint32_t at = position & (policy->ring_room - 1);
+    if (policy->placed)
+        policy->ring_16[at] = (uint16_t)slot;
+    else
+        policy->ring[at] = slot;
 }
 
 CC_INLINE uint32_t count_of(const cc_policy *policy, const cc_meta *meta)

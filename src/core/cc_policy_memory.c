@@ -2,9 +2,6 @@
 #include "cc_pages.h"
 #include "cc_policy_inner.h"
 
-/* Bytes of a placed policy's sketch: an entry, and at least. */
-enum { PLACED_SKETCH = 4, PLACED_SKETCH_LEAST = 4096 };
-
 static size_t records_size(const cc_policy *policy)
 {
     return (size_t)policy->room * sizeof(cc_record);
@@ -15,22 +12,22 @@ static size_t ring_size(const cc_policy *policy)
     return (size_t)policy->ring_room * sizeof(uint32_t);
 }
 
-void cc_policy_shape(cc_policy *policy, uint32_t limit, uint32_t slots, uint64_t seed)
+void cc_policy_shape(cc_policy *policy, uint32_t limit, uint64_t sketch_bytes, uint64_t seed)
 {
     cc_policy_init(policy, limit, seed);
     policy->placed = true;
-    policy->room = slots;
-    policy->ring_room = cc_policy_ring_room(slots);
+    /* The dead are swept before slots or queue are full. */
+    policy->room = (limit + limit / PLACED_DEAD + 2 * LEAST_ROOM) & ~1u; /* samples are lines of two */
+    policy->ring_room = (uint32_t)cc_pow2_ceil(policy->room);
     policy->fitted = limit;
     cc_ghosts_shape(&policy->ghosts, limit, limit);
-    uint64_t bytes = (uint64_t)PLACED_SKETCH * limit;
-    cc_sketch_shape(&policy->sketch, limit, bytes < PLACED_SKETCH_LEAST ? PLACED_SKETCH_LEAST : bytes);
+    cc_sketch_shape(&policy->sketch, limit, sketch_bytes);
 }
 
 void cc_policy_place(cc_policy *policy, const cc_policy_memory *memory)
 {
     policy->records = memory->records;
-    policy->ring = memory->ring;
+    policy->ring_16 = memory->ring;
     policy->ghosts.places = memory->ghosts;
     policy->sketch.counters = memory->counters;
     policy->sketch.epochs = memory->epochs;
@@ -78,7 +75,7 @@ static bool grow_ring(cc_policy *policy)
     if (wider.ring == NULL)
         return false;
     for (uint32_t at = policy->tail; at != policy->head; at++)
-        *ring_at(&wider, at) = *ring_at(policy, at);
+        ring_set(&wider, at, ring_at(policy, at));
     cc_pages_free(policy->ring, ring_size(policy));
     policy->ring = wider.ring;
     policy->ring_room = wider.ring_room;

@@ -14,6 +14,9 @@
 #include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 #define MAGIC "cachesgm"
 #define BYTE_ORDER_MARK 0x01020304u
 
@@ -206,6 +209,11 @@ cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_
     head.checksum = checksum_of(&head);
     memcpy(segment->base, &head, sizeof head);
     return CC_SEGMENT_OK;
+}
+
+bool cc_segment_collapse(const cc_segment *segment)
+{
+    return madvise(segment->base, segment->size & ~(HUGE_PAGE - 1), MADV_COLLAPSE) == 0;
 }
 
 cc_segment_result cc_segment_publish(cc_segment *segment, const char *path)

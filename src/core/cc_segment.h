@@ -66,6 +66,10 @@ cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_
 /* Gives a created file its path; FAILED with EEXIST: there is one by now. */
 cc_segment_result cc_segment_publish(cc_segment *segment, const char *path);
 
+/* Puts what is there into huge pages, for all who map the file; false: the kernel does not do that
+   here. Some three seconds a GB. */
+bool cc_segment_collapse(const cc_segment *segment);
+
 /* Unmaps it; a file that was not published is gone. */
 void cc_segment_close(cc_segment *segment);
 

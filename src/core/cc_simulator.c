@@ -116,7 +116,7 @@ static bool insert(cc_simulator *simulator, int64_t key, uint32_t hash, uint64_t
     return true;
 }
 
-static void fetch_ahead(const cc_simulator *simulator, const int64_t *keys, size_t i, size_t until)
+CC_INLINE void fetch_ahead(const cc_simulator *simulator, const int64_t *keys, size_t i, size_t until)
 {
     if (i + AHEAD_CHUNK >= until)
         return;

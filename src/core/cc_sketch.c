@@ -104,6 +104,54 @@ CC_INLINE uint8_t *narrow_counter(uint8_t *line, uint64_t bits, unsigned row, un
     return line + row * CC_SKETCH_ROW + at / 2;
 }
 
+/* The four of a key, each kind in its own loop, unrolled: a third of the instructions of one for both. */
+CC_INLINE uint32_t wide_estimate(uint8_t *line, uint64_t bits)
+{
+    uint32_t least = MOST_WIDE;
+#pragma GCC unroll 4
+    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
+        uint32_t count = CC_GET(*wide_counter(line, bits, row));
+        least = count < least ? count : least;
+    }
+    return least;
+}
+
+CC_INLINE uint32_t narrow_estimate(uint8_t *line, uint64_t bits)
+{
+    uint32_t least = MOST_NARROW;
+#pragma GCC unroll 4
+    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
+        unsigned shift;
+        const uint8_t *at = narrow_counter(line, bits, row, &shift);
+        uint32_t count = CC_GET(*at) >> shift & MOST_NARROW;
+        least = count < least ? count : least;
+    }
+    return least;
+}
+
+CC_INLINE void wide_raise(uint8_t *line, uint64_t bits, uint32_t count)
+{
+    uint16_t to = count < MOST_WIDE ? (uint16_t)count : MOST_WIDE;
+#pragma GCC unroll 4
+    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) { /* stores always: no branch to miss */
+        counter_16 *at = wide_counter(line, bits, row);
+        uint16_t was = CC_GET(*at);
+        CC_SET(*at, was > to ? was : to);
+    }
+}
+
+CC_INLINE void narrow_raise(uint8_t *line, uint64_t bits, uint32_t count)
+{
+    unsigned to = count < MOST_NARROW ? count : MOST_NARROW;
+#pragma GCC unroll 4
+    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
+        unsigned shift;
+        uint8_t *at = narrow_counter(line, bits, row, &shift);
+        unsigned both = CC_GET(*at), was = both >> shift & MOST_NARROW;
+        CC_SET(*at, (uint8_t)(both + ((was < to ? to - was : 0) << shift)));
+    }
+}
+
 uint32_t cc_sketch_estimate(const cc_sketch *sketch, uint32_t hash)
 {
     if (sketch->counters == NULL)
@@ -111,20 +159,8 @@ uint32_t cc_sketch_estimate(const cc_sketch *sketch, uint32_t hash)
     uint64_t bits = cc_sketch_spread(hash);
     size_t number = cc_sketch_line(sketch, bits);
     uint8_t *line = sketch->counters + number * CC_LINE;
-    uint32_t least = MOST_WIDE;
     bring_to_date(sketch, number);
-    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) {
-        uint32_t count;
-        if (sketch->wide) {
-            count = CC_GET(*wide_counter(line, bits, row));
-        } else {
-            unsigned shift;
-            const uint8_t *at = narrow_counter(line, bits, row, &shift);
-            count = CC_GET(*at) >> shift & MOST_NARROW;
-        }
-        least = count < least ? count : least;
-    }
-    return least;
+    return sketch->wide ? wide_estimate(line, bits) : narrow_estimate(line, bits);
 }
 
 void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count)
@@ -135,18 +171,10 @@ void cc_sketch_raise(cc_sketch *sketch, uint32_t hash, uint32_t count)
     size_t number = cc_sketch_line(sketch, bits);
     uint8_t *line = sketch->counters + number * CC_LINE;
     bring_to_date(sketch, number);
-    for (unsigned row = 0; row < CC_SKETCH_ROWS; row++) { /* stores always: no branch to miss */
-        if (sketch->wide) {
-            counter_16 *at = wide_counter(line, bits, row);
-            uint16_t was = CC_GET(*at), to = count < MOST_WIDE ? (uint16_t)count : MOST_WIDE;
-            CC_SET(*at, was > to ? was : to);
-        } else {
-            unsigned shift, to = count < MOST_NARROW ? count : MOST_NARROW;
-            uint8_t *at = narrow_counter(line, bits, row, &shift);
-            unsigned both = CC_GET(*at), was = both >> shift & MOST_NARROW;
-            CC_SET(*at, (uint8_t)(both + ((was < to ? to - was : 0) << shift)));
-        }
-    }
+    if (sketch->wide)
+        wide_raise(line, bits, count);
+    else
+        narrow_raise(line, bits, count);
     if (CC_UNLIKELY(sketch->due > 0)) {
         sketch->due--;
         sketch->hand = sketch->hand + 1 < sketch->lines ? sketch->hand + 1 : 0;

@@ -31,7 +31,7 @@ void cc_stripe_attach(const cc_vectors *vectors, cc_stripe *stripe, uint32_t num
     const cc_vectors_layout *layout = &vectors->layout;
     cc_policy_memory memory = {
         .records = cc_vectors_records(vectors, number),
-        .ring = vectors->rings + (size_t)number * cc_policy_ring_room(layout->slots),
+        .ring = vectors->rings + (size_t)number * layout->ring,
         .ghosts = vectors->ghosts + (size_t)number * layout->ghosts,
         .counters = vectors->counters + (size_t)number * layout->lines * CC_LINE,
         .epochs = vectors->epochs + (size_t)number * layout->lines,
@@ -40,7 +40,6 @@ void cc_stripe_attach(const cc_vectors *vectors, cc_stripe *stripe, uint32_t num
     cc_policy_place(&stripe->policy, &memory);
     stripe->index = cc_vectors_index(vectors, number);
     stripe->index.entries = entries;
-    stripe->index.room = UINT64_MAX;
 }
 
 static bool nobody(void *owner, uint32_t slot)
@@ -116,11 +115,11 @@ static bool is_marked(void *marks, uint32_t slot)
 static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned char *marks,
                          unsigned char *taken)
 {
-    cc_index index = cc_vectors_index(vectors, number);
+    cc_narrow index = cc_vectors_index(vectors, number);
     const cc_record *records = cc_vectors_records(vectors, number);
-    for (uint32_t at = 0; at <= index.mask; at++) {
-        cc_chunk *chunk = &index.chunks[at];
-        for (unsigned place = 0; place < CC_CHUNK_PLACES; place++) {
+    for (uint32_t at = 0; at < index.count; at++) {
+        cc_narrow_chunk *chunk = &index.chunks[at];
+        for (unsigned place = 0; place < CC_NARROW_PLACES; place++) {
             if (chunk->tag[place] == 0)
                 continue;
             uint32_t slot = chunk->slot[place];
@@ -131,7 +130,7 @@ static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned ch
                 int64_t id = (int64_t)records[slot].a;
                 cc_vectors_spread(vectors, id, &found);
                 if (found.stripe == number && found.hash == records[slot].meta.hash
-                    && cc_index_has(&index, found.hash, slot)
+                    && cc_narrow_has(&index, found.hash, slot)
                     && cc_index_tag(found.hash) == chunk->tag[place]) {
                     marks[slot] = taken[(uint32_t)records[slot].b] = 1;
                     continue;
@@ -142,21 +141,14 @@ static void mark_entries(const cc_vectors *vectors, uint32_t number, unsigned ch
     }
 }
 
-/* A stripe's share of all accesses. */
-static uint64_t ticks_of(const cc_vectors *vectors)
-{
-    const cc_vectors_table *table = vectors->table;
-    return (CC_GET(table->gathered) + CC_GET(table->written)) / vectors->layout.stripes;
-}
-
 /* A policy as it was made, that has learned what the old one had. */
 static void renew_policy(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number)
 {
     cc_policy old = stripe->policy;
-    uint64_t ticks = ticks_of(vectors);
+    uint64_t ticks = cc_vectors_ticks(vectors);
     if (old.tick - ticks > UINT32_MAX / 2)
         old.tick = ticks;
-    cc_policy_shape(&stripe->policy, vectors->layout.limit, vectors->layout.slots, old.random);
+    cc_policy_shape(&stripe->policy, vectors->layout.limit, vectors->layout.sketch, old.random);
     cc_stripe_attach(vectors, stripe, number);
     cc_policy_inherit(&stripe->policy, &old);
 }
@@ -215,6 +207,8 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
         pthread_mutex_unlock(&stripe->lock);
         return CC_VECTORS_OUTDATED;
     }
+    if (CC_UNLIKELY(CC_GET(vectors->table->clean)))
+        cc_vectors_soil(vectors);
     cc_stripe_attach(vectors, stripe, number);
     if (CC_UNLIKELY(stripe->dirty || stripe->session != session)) {
         if (!cc_stripe_rebuild(vectors, stripe, number)) {
@@ -226,7 +220,7 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
     }
     if (CC_UNLIKELY(vectors->now[number].generation != moment->generation))
         cc_stripe_empty(vectors, stripe, number, moment->generation);
-    uint64_t ticks = ticks_of(vectors);
+    uint64_t ticks = cc_vectors_ticks(vectors);
     if (ticks > stripe->policy.tick)
         stripe->policy.tick = ticks;
     return CC_VECTORS_OK;

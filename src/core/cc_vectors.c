@@ -4,11 +4,13 @@
 
 
 enum {
-    STRIPE_ROWS = 8000, /* entries a stripe on average, for which 1,024 chunks are 0.65 full */
-    CHUNK_ROWS = 10,    /* entries a chunk at most */
-    SPARE = 8,          /* rows of a stripe beyond its limit */
-    PINS_SHARE = 4,     /* th part of a stripe's rows that views may hold, ... */
-    PINS_LEAST = 16,    /* ... and so many more */
+    STRIPE_ROWS = 31000, /* entries a stripe at most on average: its slots, and its queue, are 2^15 then */
+    SPARE = 8,           /* rows of a stripe beyond its limit */
+    PINS_SHARE = 4,      /* th part of a stripe's rows that views may hold, ... */
+    PINS_LEAST = 16,     /* ... and so many more */
+    SKETCH_ROW = 3,           /* bytes of sketches for each entry, ... */
+    SKETCH_FULL = 512 * 1024, /* ... in all at least what an object cache has, ... */
+    SKETCH_SMALL = 256,       /* ... for few entries no more than this for each, as it has */
 };
 
 #define MOST_BYTES 0x1p46 /* of a table: what processors can address, nearly */
@@ -17,6 +19,14 @@ enum {
 static size_t line_up(size_t at)
 {
     return (at + 4095) & ~(size_t)4095;
+}
+
+/* Of a stripe. */
+static uint64_t sketch_bytes(uint64_t stripes, uint64_t limit)
+{
+    uint64_t small = SKETCH_SMALL * limit, usual = SKETCH_FULL / stripes, large = SKETCH_ROW * limit;
+    uint64_t least = small < usual ? small : usual;
+    return large > least ? large : least;
 }
 
 bool cc_vectors_lay_out(cc_vectors_layout *layout, const cc_vectors_shape *given, bool shared)
@@ -32,14 +42,15 @@ bool cc_vectors_lay_out(cc_vectors_layout *layout, const cc_vectors_shape *given
         return false;
     layout->stripes = (uint32_t)stripes;
     layout->limit = (uint32_t)(mean + slack);
-    layout->slots = (layout->limit + layout->limit / 16 + 64 + 1) & ~1u;
-    layout->chunks = (uint32_t)cc_pow2_ceil(layout->limit / CHUNK_ROWS + 1);
-    layout->shift = 32 - cc_log2_floor(layout->chunks);
+    layout->chunks = layout->limit / CC_NARROW_FILL + 1;
     layout->pins = shared ? 0 : layout->limit / PINS_SHARE + PINS_LEAST;
     layout->rows = layout->limit + SPARE + layout->pins;
     layout->stored = cc_row_stored(given->width, (cc_codec)given->codec);
-    layout->stride = (layout->stored + 15) & ~(size_t)15;
-    cc_policy_shape(&shape, layout->limit, layout->slots, 0);
+    layout->stride = (layout->stored + 3) & ~(size_t)3; /* room for a link; items stay aligned */
+    layout->sketch = (uint32_t)sketch_bytes(stripes, layout->limit);
+    cc_policy_shape(&shape, layout->limit, layout->sketch, 0);
+    layout->slots = shape.room;
+    layout->ring = shape.ring_room;
     layout->ghosts = shape.ghosts.lines * CC_GHOSTS_LINE;
     layout->lines = shape.sketch.lines;
     size_t at = line_up(sizeof(cc_vectors_table));
@@ -47,9 +58,9 @@ bool cc_vectors_lay_out(cc_vectors_layout *layout, const cc_vectors_shape *given
     PLACE(now_at, sizeof(cc_stripe_now));
     PLACE(counts_at, sizeof(uint64_t));
     PLACE(stripes_at, sizeof(cc_stripe));
-    PLACE(chunks_at, layout->chunks * sizeof(cc_chunk));
+    PLACE(chunks_at, layout->chunks * sizeof(cc_narrow_chunk));
     PLACE(records_at, layout->slots * sizeof(cc_record));
-    PLACE(rings_at, shape.ring_room * sizeof(uint32_t));
+    PLACE(rings_at, layout->ring * sizeof(uint16_t));
     PLACE(ghosts_at, layout->ghosts * sizeof(uint32_t));
     PLACE(counters_at, (size_t)layout->lines * CC_LINE);
     PLACE(epochs_at, layout->lines);
@@ -105,7 +116,7 @@ void cc_vectors_make(cc_vectors *vectors, uint64_t seed)
     for (uint32_t number = 0; number < layout->stripes; number++) {
         cc_stripe *stripe = &vectors->stripes[number];
         cc_stripe_make_lock(stripe);
-        cc_policy_shape(&stripe->policy, layout->limit, layout->slots, seed + number);
+        cc_policy_shape(&stripe->policy, layout->limit, layout->sketch, seed + number);
         stripe->free_row = CC_NO_SLOT;
     }
 }

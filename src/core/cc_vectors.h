@@ -31,11 +31,11 @@
  * the whole table, and a stripe's are the table's by the number of stripes.
  *
  * The protocol is that of a sequence lock for each record (Lameter, 2005; Boehm, "Can seqlocks get along
- * with programming language memory models?", 2012), the index that of cc_index.h. */
+ * with programming language memory models?", 2012), the index that of cc_narrow.h. */
 #ifndef CC_VECTORS_H
 #define CC_VECTORS_H
 
-#include "cc_index.h"
+#include "cc_narrow.h"
 #include "cc_policy.h"
 #include "cc_row.h"
 #include "cc_segment.h"
@@ -75,7 +75,7 @@ typedef struct {
 typedef struct {
     _Alignas(CC_LINE) pthread_mutex_t lock;
     cc_policy policy; /* its pointers and the index' are those of whoever holds the lock */
-    cc_index index;
+    cc_narrow index;
     uint32_t free_row;  /* first of the list; CC_NO_SLOT: none */
     uint32_t fresh_row; /* rows from here on were never used */
     uint32_t session;   /* that it was last rebuilt in */
@@ -90,8 +90,9 @@ typedef struct {
     uint32_t stripes;
     uint32_t limit;  /* entries of a stripe */
     uint32_t slots;  /* records of a stripe */
-    uint32_t chunks; /* of its index; a power of two, of which `shift` is 32 - the logarithm */
-    uint32_t shift;
+    uint32_t chunks; /* of its index */
+    uint32_t ring;   /* places of its window */
+    uint32_t sketch; /* bytes of its sketch's counters */
     uint32_t rows; /* of a stripe: its limit, some to write to, and those that views may keep */
     uint32_t pins; /* of a stripe, at most */
     uint32_t ghosts, lines;
@@ -108,9 +109,10 @@ typedef struct {
     cc_stripe_now *now;
     uint64_t *counts; /* of stripes: generation above, rows below */
     cc_stripe *stripes;
-    cc_chunk *chunks;
+    cc_narrow_chunk *chunks;
     cc_record *records;
-    uint32_t *rings, *ghosts;
+    uint16_t *rings;
+    uint32_t  *ghosts;
     uint8_t *counters, *epochs;
     uint32_t *sums;
     unsigned char *rows;

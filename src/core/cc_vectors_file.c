@@ -46,12 +46,18 @@ static bool join(cc_vectors *vectors)
         return false;
     if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0))
         begin_session(vectors);
-    bool seated = cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, false, WAIT_MS);
-    if (vectors->table->clean) {
-        vectors->table->clean = 0;
-        cc_segment_sync(&vectors->segment, CC_SEGMENT_HEADER + sizeof *vectors->table);
-    }
-    return seated;
+    return cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, false, WAIT_MS);
+}
+
+static bool sync_table(const cc_vectors *vectors)
+{
+    return cc_segment_sync(&vectors->segment, CC_SEGMENT_HEADER + sizeof *vectors->table);
+}
+
+void cc_vectors_soil(const cc_vectors *vectors)
+{
+    CC_SET(vectors->table->clean, 0);
+    sync_table(vectors); /* before anything else gets there */
 }
 
 /* Contents of another version go; those who opened the table for that one see it by the turn. The new
@@ -140,13 +146,12 @@ void cc_vectors_rejoin(cc_vectors *vectors)
 /* Writes the table to the disk if nobody else has it open, and says so in it. */
 static void leave(cc_vectors *vectors)
 {
-    size_t first = CC_SEGMENT_HEADER + sizeof *vectors->table;
     if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS))
         return;
-    if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0)
+    if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0) && !vectors->table->clean
         && cc_segment_sync(&vectors->segment, vectors->segment.size)) {
         vectors->table->clean = 1;
-        cc_segment_sync(&vectors->segment, first);
+        sync_table(vectors);
     }
     cc_segment_unlock(&vectors->segment, CC_SEGMENT_DOOR); /* closing does not, where a fork shares it */
 }

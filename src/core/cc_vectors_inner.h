@@ -9,7 +9,7 @@
 
 /* An id on its way: where it belongs and, once looked up, the record and the word it was found with. */
 typedef struct {
-    cc_chunk *home;
+    cc_narrow_chunk *home;
     cc_record *record; /* before that, the stripe's first */
     uint64_t word;
     uint32_t stripe;
@@ -32,12 +32,10 @@ CC_INLINE cc_record *cc_vectors_records(const cc_vectors *vectors, uint32_t stri
 }
 
 /* A stripe's index, in this process. */
-CC_INLINE cc_index cc_vectors_index(const cc_vectors *vectors, uint32_t stripe)
+CC_INLINE cc_narrow cc_vectors_index(const cc_vectors *vectors, uint32_t stripe)
 {
-    uint32_t chunks = vectors->layout.chunks;
-    return (cc_index){.chunks = vectors->chunks + (size_t)stripe * chunks,
-                      .mask = chunks - 1,
-                      .shift = vectors->layout.shift};
+    uint32_t count = vectors->layout.chunks;
+    return (cc_narrow){.chunks = vectors->chunks + (size_t)stripe * count, .count = count};
 }
 
 CC_INLINE void cc_vectors_spread(const cc_vectors *vectors, int64_t id, cc_place *at)
@@ -46,7 +44,7 @@ CC_INLINE void cc_vectors_spread(const cc_vectors *vectors, int64_t id, cc_place
     at->stripe = (uint32_t)(((mixed & UINT32_MAX) * vectors->layout.stripes) >> 32);
     at->hash = (uint32_t)(mixed >> 32);
     at->home = vectors->chunks + (size_t)at->stripe * vectors->layout.chunks
-               + ((uint64_t)at->hash >> vectors->layout.shift);
+               + cc_narrow_home(vectors->layout.chunks, at->hash);
 }
 
 /* What a reader or writer takes the table for: its contents, and the time, from their birth. */
@@ -86,6 +84,15 @@ CC_INLINE void cc_row_copy(void *to, const void *from, size_t width)
 CC_INLINE bool cc_word_live(uint64_t word)
 {
     return word >> 32 & 1;
+}
+
+/* Accesses as a policy counts them, for each stripe: hits, and what was put. Who is missed is counted when
+   he is put; counted twice, ages and epochs would be of half as many requests. */
+CC_INLINE uint64_t cc_vectors_ticks(const cc_vectors *vectors)
+{
+    const cc_vectors_table *table = vectors->table;
+    uint64_t misses = CC_GET(table->misses); /* before the others: it is not to be ahead of them */
+    return (CC_GET(table->gathered) + CC_GET(table->written) - misses) / vectors->layout.stripes;
 }
 
 /* Points a stripe's policy and index to this process' memory: the caller has its lock. */
@@ -144,6 +151,9 @@ void cc_vectors_make(cc_vectors *vectors, uint64_t seed);
 
 /* The table's own words agree. */
 bool cc_vectors_sound(const cc_vectors *vectors);
+
+/* Says in the file, and on the disk, that not everything is there: somebody is about to write. */
+void cc_vectors_soil(const cc_vectors *vectors);
 
 /* Takes part in a file's sessions again, in the child of a fork. */
 void cc_vectors_rejoin(cc_vectors *vectors);

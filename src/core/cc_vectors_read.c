@@ -1,7 +1,8 @@
 /* cc_vectors_read.c — find and gather: the readers of cc_vectors.h, who take no lock.
  *
  * A batch goes through a pipeline: while one id's row is copied, the row of the id eight further on, the
- * record of the twenty-fourth and the chunk of the fortieth are on their way to the cache. */
+ * record of the thirty-second and the chunk of the fifty-sixth are on their way to the cache. Where nothing
+ * is copied, whole blocks take turns. */
 #define _GNU_SOURCE
 #include "cc_vectors_inner.h"
 
@@ -10,9 +11,10 @@
 
 enum {
     RING = 64,         /* ids under way; a power of two */
-    TO_RECORD = 16,    /* ids between asking for a chunk and for the record it names ... */
-    TO_ROW = 32,       /* ... for the row ... */
-    TO_COPY = 40,      /* ... and copying that */
+    BLOCK = 32,        /* ids that are looked for in step */
+    TO_RECORD = 24,    /* ids between asking for a chunk and for the record it names ... */
+    TO_ROW = 48,       /* ... for the row ... */
+    TO_COPY = 56,      /* ... and copying that */
     LINES_AHEAD = 8,   /* of a row that are asked for; the processor sees where it goes */
     RETRIES = 1000,    /* of a row that is always being replaced */
     MOST_THREADS = 64,
@@ -31,20 +33,20 @@ CC_INLINE bool agrees(cc_record *record, uint32_t rows, int64_t id, cc_place *at
 /* The rest of a look-up that the home chunk's first match did not answer. */
 static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at)
 {
-    cc_index index = cc_vectors_index(vectors, at->stripe);
+    cc_narrow index = cc_vectors_index(vectors, at->stripe);
     cc_record *records = cc_vectors_records(vectors, at->stripe);
     unsigned tag = cc_index_tag(at->hash);
-    uint32_t chunk_at = cc_index_home(&index, at->hash);
-    for (uint32_t walked = 0; walked <= index.mask; walked++) {
-        const cc_chunk *chunk = &index.chunks[chunk_at];
-        for (cc_matches matches = cc_chunk_match(chunk, tag); matches != 0; matches &= matches - 1) {
-            uint32_t slot = CC_GET(chunk->slot[cc_matches_first(matches)]);
+    uint32_t chunk_at = cc_narrow_home(index.count, at->hash);
+    for (uint32_t walked = 0; walked < index.count; walked++) {
+        const cc_narrow_chunk *chunk = &index.chunks[chunk_at];
+        for (uint32_t matches = cc_narrow_match(chunk, tag); matches != 0; matches &= matches - 1) {
+            uint32_t slot = CC_GET(chunk->slot[cc_narrow_first(matches)]);
             if (slot < vectors->layout.slots && agrees(&records[slot], vectors->layout.rows, id, at))
                 return true;
         }
         if (CC_GET(chunk->overflow) == 0)
             return false;
-        chunk_at = cc_index_next(&index, chunk_at, tag);
+        chunk_at = cc_narrow_next(index.count, chunk_at);
     }
     return false;
 }
@@ -53,9 +55,9 @@ CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, int64_t i
 {
     if (CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
         return false;
-    cc_matches matches = cc_chunk_match(at->home, cc_index_tag(at->hash));
+    uint32_t matches = cc_narrow_match(at->home, cc_index_tag(at->hash));
     if (CC_LIKELY(matches != 0)) {
-        uint32_t slot = CC_GET(at->home->slot[cc_matches_first(matches)]);
+        uint32_t slot = CC_GET(at->home->slot[cc_narrow_first(matches)]);
         cc_record *records = cc_vectors_records(vectors, at->stripe);
         if (CC_LIKELY(slot < vectors->layout.slots)
             && CC_LIKELY(agrees(&records[slot], vectors->layout.rows, id, at)))
@@ -71,6 +73,15 @@ bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, int64_t 
     return look_up(vectors, generation, id, at);
 }
 
+/* The same for an id whose record was asked for. */
+CC_INLINE bool look_up_asked(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
+{
+    if (at->record == NULL
+        || CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
+        return false;
+    return CC_LIKELY(agrees(at->record, vectors->layout.rows, id, at)) || walk(vectors, id, at);
+}
+
 /* Begins with an id. */
 CC_INLINE void ask_for_chunk(const cc_vectors *vectors, int64_t id, cc_place *at)
 {
@@ -78,12 +89,30 @@ CC_INLINE void ask_for_chunk(const cc_vectors *vectors, int64_t id, cc_place *at
     CC_PREFETCH(at->home);
 }
 
-CC_INLINE void ask_for_record(const cc_vectors *vectors, const cc_place *at)
+/* The record of the first of some places; one that is there, whatever the chunk says. */
+CC_INLINE cc_record *record_at(const cc_vectors *vectors, const cc_place *at, uint32_t matches)
 {
-    cc_matches matches = cc_chunk_match(at->home, cc_index_tag(at->hash));
-    if (CC_LIKELY(matches != 0))
-        CC_PREFETCH_WRITE(cc_vectors_records(vectors, at->stripe)
-                          + CC_GET(at->home->slot[cc_matches_first(matches)]));
+    uint32_t slot = CC_GET(at->home->slot[cc_narrow_first(matches)]);
+    return cc_vectors_records(vectors, at->stripe) + (slot < vectors->layout.slots ? slot : 0);
+}
+
+/* Goes on with its record: the first whose tag agrees. NULL: the id is not there. */
+CC_INLINE void ask_for_record(const cc_vectors *vectors, cc_place *at, bool write)
+{
+    uint32_t matches = cc_narrow_match(at->home, cc_index_tag(at->hash));
+    at->record = NULL;
+    if (CC_UNLIKELY(matches == 0)) {
+        if (CC_LIKELY(CC_GET(at->home->overflow) == 0))
+            return;
+        CC_PREFETCH(at->home + 1); /* where it may be; that a first record is not its own tells to walk */
+    }
+    for (uint32_t others = matches & (matches - 1); CC_UNLIKELY(others != 0); others &= others - 1)
+        CC_PREFETCH(record_at(vectors, at, others));
+    at->record = matches == 0 ? cc_vectors_records(vectors, at->stripe) : record_at(vectors, at, matches);
+    if (write)
+        CC_PREFETCH_WRITE(at->record);
+    else
+        CC_PREFETCH(at->record); /* a line that is fetched to be written is written back, on some machines */
 }
 
 CC_INLINE void ask_for_row(const cc_vectors *vectors, const cc_place *at)
@@ -140,25 +169,25 @@ CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to)
 
 size_t cc_vectors_find(const cc_vectors *vectors, const int64_t *ids, size_t n, bool *found)
 {
-    cc_place ring[RING];
+    cc_place blocks[4 * BLOCK];
     cc_moment moment;
     size_t count = 0;
     if (!cc_vectors_moment(vectors, &moment)) {
         memset(found, 0, n);
         return 0;
     }
-    for (size_t i = 0; i < n + TO_ROW; i++) {
-        if (i < n)
-            ask_for_chunk(vectors, ids[i], &ring[i % RING]);
-        size_t next = i - TO_RECORD, done = i - TO_ROW; /* or above n */
-        if (next < n)
-            ask_for_record(vectors, &ring[next % RING]);
-        if (done >= n)
-            continue;
-        cc_place *at = &ring[done % RING];
-        found[done] = look_up(vectors, moment.generation, ids[done], at)
-                      && !cc_vectors_expired(vectors, at->record, moment);
-        count += found[done];
+    for (size_t from = 0; from < n + 2 * BLOCK; from += BLOCK) {
+        size_t second = from - BLOCK, third = second - BLOCK; /* or above n */
+        for (size_t i = from; i < n && i < from + BLOCK; i++)
+            ask_for_chunk(vectors, ids[i], &blocks[i % (4 * BLOCK)]);
+        for (size_t i = second; i < n && i < from; i++)
+            ask_for_record(vectors, &blocks[i % (4 * BLOCK)], false);
+        for (size_t i = third; i < n && i < second; i++) {
+            cc_place *at = &blocks[i % (4 * BLOCK)];
+            found[i] = look_up_asked(vectors, moment.generation, ids[i], at)
+                       && !cc_vectors_expired(vectors, at->record, moment);
+            count += found[i];
+        }
     }
     return count;
 }
@@ -175,10 +204,10 @@ static void gather(batch *all)
             ask_for_chunk(vectors, ids[i], &ring[i % RING]);
         size_t second = i - TO_RECORD, third = i - TO_ROW, done = i - TO_COPY; /* or above n */
         if (second < n)
-            ask_for_record(vectors, &ring[second % RING]);
+            ask_for_record(vectors, &ring[second % RING], true);
         if (third < n) {
             cc_place *at = &ring[third % RING];
-            found[third] = look_up(vectors, all->moment.generation, ids[third], at)
+            found[third] = look_up_asked(vectors, all->moment.generation, ids[third], at)
                            && !cc_vectors_expired(vectors, at->record, all->moment);
             if (found[third])
                 ask_for_row(vectors, at);
@@ -237,7 +266,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
     batch parts[MOST_THREADS];
     size_t width = vectors->shape.width, count = 0, damaged = 0;
     unsigned many = threads_for(n, width, threads);
-    uint64_t ticks = CC_ADD(table->gathered, n) + CC_GET(table->written);
+    uint64_t tick = cc_vectors_ticks(vectors);
     cc_moment moment;
     unsigned char *landing = NULL;
     bool current = cc_vectors_moment(vectors, &moment);
@@ -248,6 +277,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
     if (!current || (coded && landing == NULL)) {
         memset(found, 0, n);
         memset(out, 0, n * width);
+        CC_ADD(table->gathered, n);
         CC_ADD(table->misses, n);
         free(landing);
         return 0;
@@ -261,7 +291,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
             .landing = coded ? landing + i * apart : NULL,
             .found = found + from,
             .n = to - from,
-            .tick = (uint32_t)(ticks / vectors->layout.stripes),
+            .tick = (uint32_t)tick,
             .moment = moment,
         };
     }
@@ -274,6 +304,7 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
         damaged += parts[i].damaged;
     }
     free(landing);
+    CC_ADD(table->gathered, n);
     if (count < n)
         CC_ADD(table->misses, n - count);
     if (CC_UNLIKELY(damaged > 0))

@@ -3,7 +3,13 @@
 
 #include <stdlib.h>
 
-enum { BATCH = 32 }; /* ids handled under one lock at most */
+enum {
+    BATCH = 64,      /* ids handled under one lock at most */
+    BINS = 1024,     /* of the sort by stripes; of more stripes some share one, and still each keeps its order */
+    TO_RECORD = 8,   /* ids between asking for the record that an id may have ... */
+    TO_WRITE = 16,   /* ... or for what else is known from its hash, and handling it */
+    LINES_AHEAD = 8, /* of a row that are asked for */
+};
 
 /* The order of a batch by stripes; within one, ids keep their order. Ids are copied: should the
    caller's memory change, each would no longer be of the stripe whose lock is held. */
@@ -11,29 +17,31 @@ typedef struct {
     int64_t id;
     size_t at;
     uint32_t stripe;
+    uint32_t hash;
 } errand;
-
-static int by_stripe(const void *left, const void *right)
-{
-    const errand *a = left, *b = right;
-    if (a->stripe != b->stripe)
-        return a->stripe < b->stripe ? -1 : 1;
-    return a->at < b->at ? -1 : a->at > b->at;
-}
 
 static errand *in_order(const cc_vectors *vectors, const int64_t *ids, size_t n)
 {
-    errand *order = malloc((n + 1) * sizeof *order);
+    errand *order = malloc((2 * n + 1) * sizeof *order), *unsorted = order + n;
+    unsigned bins = vectors->layout.stripes < BINS ? vectors->layout.stripes : BINS;
+    size_t begins[BINS], sum = 0;
     if (order == NULL)
         return NULL;
+    memset(begins, 0, bins * sizeof *begins);
     for (size_t i = 0; i < n; i++) {
+        int64_t id = CC_GET(ids[i]);
         cc_place at;
-        order[i].id = CC_GET(ids[i]);
-        order[i].at = i;
-        cc_vectors_spread(vectors, order[i].id, &at);
-        order[i].stripe = at.stripe;
+        cc_vectors_spread(vectors, id, &at);
+        unsorted[i] = (errand){.id = id, .at = i, .stripe = at.stripe, .hash = at.hash};
+        begins[at.stripe % BINS]++;
     }
-    qsort(order, n, sizeof *order, by_stripe);
+    for (unsigned bin = 0; bin < bins; bin++) {
+        size_t count = begins[bin];
+        begins[bin] = sum;
+        sum += count;
+    }
+    for (size_t i = 0; i < n; i++)
+        order[begins[unsorted[i].stripe % BINS]++] = unsorted[i];
     return order;
 }
 
@@ -63,7 +71,7 @@ static void take_out(const cc_vectors *vectors, cc_stripe *stripe, uint32_t numb
 {
     cc_record *record = &stripe->policy.records[slot];
     uint64_t word = CC_GET(record->b);
-    cc_index_remove(&stripe->index, record->meta.hash, slot);
+    cc_narrow_remove(&stripe->index, record->meta.hash, slot);
     publish(record, (uint32_t)(word >> 32) + 1, (uint32_t)word);
     cc_policy_remove(&stripe->policy, slot, reason);
     cc_row_leave(vectors, stripe, number, (uint32_t)word);
@@ -77,8 +85,83 @@ typedef struct {
     unsigned char *coded;      /* a row in the table's form, where that is not the caller's */
     errand *order;
     size_t n, done;
+    size_t asked, seen; /* ids whose lines, and whose records, were asked for */
+    uint32_t leaver;    /* of the locked stripe: who goes when the next one comes; CC_NO_SLOT: not known ... */
+    cc_reason why;
+    uint32_t next[2]; /* who may go after him, and whose lines were asked for; or CC_NO_SLOT */
     cc_moment moment;
 } batch;
+
+/* --- asking ahead ----------------------------------------------------------------------------
+
+   A write of a random row misses the cache a dozen times. All but a few of the lines can be told some ids
+   before: they are asked for without the lock, which changes nothing but the time they take. */
+
+CC_INLINE void ask_for_row(const cc_vectors *vectors, uint32_t number, uint32_t row)
+{
+    const unsigned char *from = cc_vectors_row(vectors, number, row);
+    for (size_t byte = 0; byte < vectors->layout.stored && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
+        CC_PREFETCH_WRITE(from + byte);
+}
+
+/* What the policy will need for a hash. The pointers are this process', not the lock holder's. */
+CC_INLINE void ask_for_memory(const cc_vectors *vectors, uint32_t number, uint32_t hash)
+{
+    const cc_vectors_layout *layout = &vectors->layout;
+    cc_ghosts ghosts = {.places = vectors->ghosts + (size_t)number * layout->ghosts,
+                        .lines = layout->ghosts / CC_GHOSTS_LINE};
+    cc_sketch sketch = {.counters = vectors->counters + (size_t)number * layout->lines * CC_LINE,
+                        .lines = layout->lines};
+    cc_ghosts_prefetch(&ghosts, hash);
+    cc_sketch_prefetch(&sketch, hash);
+}
+
+static cc_place place_of(const cc_vectors *vectors, const errand *what)
+{
+    uint32_t chunks = vectors->layout.chunks;
+    return (cc_place){.home = vectors->chunks + (size_t)what->stripe * chunks
+                              + cc_narrow_home(chunks, what->hash),
+                      .stripe = what->stripe,
+                      .hash = what->hash};
+}
+
+/* Asks for what the id at `from` of the order and those after it need. */
+static void ask_ahead(batch *all, size_t from)
+{
+    const cc_vectors *vectors = all->vectors;
+    size_t width = vectors->shape.width;
+    for (; all->asked < all->n && all->asked <= from + TO_WRITE; all->asked++) {
+        const errand *what = &all->order[all->asked];
+        CC_PREFETCH_WRITE(place_of(vectors, what).home);
+        ask_for_memory(vectors, what->stripe, what->hash);
+        if (all->rows == NULL)
+            continue;
+        const unsigned char *row = all->rows + what->at * width;
+        for (size_t byte = 0; byte < width && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
+            CC_PREFETCH(row + byte);
+    }
+    for (; all->seen < all->n && all->seen <= from + TO_RECORD; all->seen++) {
+        cc_place at = place_of(vectors, &all->order[all->seen]);
+        uint32_t matches = cc_narrow_match(at.home, cc_index_tag(at.hash));
+        if (matches != 0)
+            CC_PREFETCH_WRITE(cc_vectors_records(vectors, at.stripe)
+                              + CC_GET(at.home->slot[cc_narrow_first(matches)]));
+    }
+}
+
+/* Asks for what taking an entry out will touch, but for its record, which is here. */
+CC_INLINE void ask_for_leaver(const cc_vectors *vectors, uint32_t number, const cc_record *record)
+{
+    const cc_vectors_layout *layout = &vectors->layout;
+    uint32_t hash = record->meta.hash, row = (uint32_t)CC_GET(record->b);
+    CC_PREFETCH_WRITE(vectors->chunks + (size_t)number * layout->chunks
+                      + cc_narrow_home(layout->chunks, hash));
+    ask_for_memory(vectors, number, hash);
+    if (row < layout->rows)
+        ask_for_row(vectors, number, row);
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
 
 /* Fills a row that nobody can reach. Its checksum is of what is there then: the caller's memory may
    have changed in between. */
@@ -97,19 +180,43 @@ static void write_row(const batch *all, uint32_t number, uint32_t to, const erra
                cc_row_sum(row, vectors->layout.stored, what->id));
 }
 
+/* Asks for the lines of those who may leave after the next. */
+static void ask_for_next(batch *all, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy *policy = &stripe->policy;
+    uint32_t before = all->next[1];
+    if (!cc_policy_prepare_next(policy, all->leaver, all->next)) {
+        all->next[0] = all->next[1] = CC_NO_SLOT;
+        return;
+    }
+    ask_for_leaver(all->vectors, number, &policy->records[all->next[0]]);
+    if (all->next[1] != all->next[0] && all->next[1] != before) /* an opponent stays for a while */
+        ask_for_leaver(all->vectors, number, &policy->records[all->next[1]]);
+}
+
+/* Finds out who is to leave next, and asks for his lines. */
+static void choose_leaver(batch *all, cc_stripe *stripe, uint32_t number)
+{
+    cc_policy *policy = &stripe->policy;
+    all->leaver = cc_policy_victim(policy, all->moment.now, &all->why);
+    if (all->leaver != all->next[0] && all->leaver != all->next[1])
+        ask_for_leaver(all->vectors, number, &policy->records[all->leaver]);
+}
+
 /* Makes room for one more entry. */
-static void make_room(const batch *all, cc_stripe *stripe, uint32_t number, uint32_t room)
+static void make_room(batch *all, cc_stripe *stripe, uint32_t number, uint32_t room)
 {
     cc_policy *policy = &stripe->policy;
     while (policy->live > 0 && policy->live >= room) {
-        cc_reason reason;
-        uint32_t victim = cc_policy_victim(policy, all->moment.now, &reason);
-        take_out(all->vectors, stripe, number, victim, reason);
+        if (all->leaver == CC_NO_SLOT)
+            choose_leaver(all, stripe, number);
+        take_out(all->vectors, stripe, number, all->leaver, all->why);
+        all->leaver = CC_NO_SLOT;
     }
 }
 
 /* Puts one row of a batch; false: there was no row to write to. */
-static bool put_one(const batch *all, const errand *what, uint32_t room)
+static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
 {
     const cc_vectors *vectors = all->vectors;
     uint32_t number = what->stripe;
@@ -117,16 +224,17 @@ static bool put_one(const batch *all, const errand *what, uint32_t room)
     cc_policy *policy = &stripe->policy;
     int64_t id = what->id;
     uint32_t ttl = (uint32_t)vectors->shape.ttl, expiry = ttl == 0 ? 0 : all->moment.now + ttl;
-    cc_place old;
-    cc_vectors_spread(vectors, id, &old);
+    cc_place old = place_of(vectors, what);
     bool here = cc_vectors_look_up(vectors, all->moment.generation, id, &old);
     if (!here)
         make_room(all, stripe, number, room);
     uint32_t row = take_row(vectors, stripe, number);
     if (CC_UNLIKELY(row == CC_NO_SLOT))
         return false;
-    write_row(all, number, row, what);
     if (here) {
+        write_row(all, number, row, what);
+        if (CC_UNLIKELY(all->leaver == (uint32_t)(old.record - policy->records)))
+            all->leaver = CC_NO_SLOT; /* what spoke against it was about its old row */
         if (CC_UNLIKELY(cc_vectors_expired(vectors, old.record, all->moment))) {
             stripe->left[CC_EXPIRED]++;
             stripe->inserts++;
@@ -137,15 +245,19 @@ static bool put_one(const batch *all, const errand *what, uint32_t room)
         cc_row_leave(vectors, stripe, number, (uint32_t)old.word);
         return true;
     }
-    uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1), leavers[2];
+    uint32_t slot = cc_policy_insert(policy, old.hash, 1, 1);
     cc_record *record = &policy->records[slot];
+    if (policy->live >= room) { /* their lines come while the row is copied */
+        if (!last)
+            choose_leaver(all, stripe, number);
+        ask_for_next(all, stripe, number);
+    }
+    write_row(all, number, row, what);
     CC_SET(record->a, (uint64_t)id);
     CC_SET(record->meta.expiry, expiry);
     publish(record, (uint32_t)(CC_GET(record->b) >> 32) + 1, row);
-    cc_index_add(&stripe->index, old.hash, slot);
+    cc_narrow_add(&stripe->index, old.hash, slot);
     stripe->inserts++;
-    if (policy->live == policy->capacity)
-        cc_policy_prepare(policy, leavers);
     return true;
 }
 
@@ -154,8 +266,7 @@ static size_t delete_one(const batch *all, const errand *what)
     const cc_vectors *vectors = all->vectors;
     uint32_t number = what->stripe;
     cc_stripe *stripe = &vectors->stripes[number];
-    cc_place at;
-    cc_vectors_spread(vectors, what->id, &at);
+    cc_place at = place_of(vectors, what);
     if (!cc_vectors_look_up(vectors, all->moment.generation, what->id, &at))
         return 0;
     bool expired = cc_vectors_expired(vectors, at.record, all->moment);
@@ -175,14 +286,17 @@ static cc_vectors_result write_some(batch *all, size_t from, size_t to)
         return result;
     cc_stripe *stripe = &vectors->stripes[number];
     uint32_t room = putting ? cc_stripe_room(vectors, number, (uint32_t)(to - from)) : 0;
+    all->leaver = all->next[0] = all->next[1] = CC_NO_SLOT;
     for (bool repaired = false; from < to; from++) {
         const errand *what = &all->order[from];
+        ask_ahead(all, from);
         if (!putting) {
             all->done += delete_one(all, what);
-        } else if (CC_LIKELY(put_one(all, what, room))) {
+        } else if (CC_LIKELY(put_one(all, what, room, from + 1 == to))) {
             all->done++;
         } else if (!repaired && cc_stripe_rebuild(vectors, stripe, number)) {
             repaired = true; /* and once more */
+            all->leaver = CC_NO_SLOT;
             from--;
         } else {
             result = CC_VECTORS_MEMORY;

@@ -477,11 +477,11 @@ static void check_history(const scene *of, notes *shared, unsigned rounds)
 
 static const scene scenes[] = {
     {"threads, one stripe", 300, CC_ROWS_PLAIN, 0, 400, true},
-    {"threads, 3 stripes", 17000, CC_ROWS_PLAIN, 1, 3000, true},
+    {"threads, 3 stripes", 70000, CC_ROWS_PLAIN, 1, 3000, true},
     {"threads, int8", 300, CC_ROWS_INT8, 0, 400, true},
     {"processes, one stripe", 300, CC_ROWS_PLAIN, 0, 400, false},
     {"processes, one stripe, checked", 300, CC_ROWS_PLAIN, 1, 400, false},
-    {"processes, 3 stripes", 17000, CC_ROWS_PLAIN, 0, 3000, false},
+    {"processes, 3 stripes", 70000, CC_ROWS_PLAIN, 0, 3000, false},
     {"processes, int8, checked", 300, CC_ROWS_INT8, 1, 400, false},
 };
 

@@ -76,10 +76,43 @@ static int64_t some_id(uint64_t *random, uint32_t ids)
     return id_of(some_number(random, ids));
 }
 
+/* An index of a few chunks, so full that entries go on to other chunks, and round the end, holds what was
+   added and not removed; when all have gone, nothing is left to walk past. */
+static void check_narrow(uint32_t chunks, uint32_t most, unsigned steps)
+{
+    enum { KEYS = 1024 };
+    static cc_narrow_chunk lines[64];
+    static bool here[KEYS];
+    cc_narrow index = {.chunks = lines, .count = chunks};
+    uint64_t random = chunks;
+    memset(lines, 0, sizeof lines);
+    memset(here, 0, sizeof here);
+    for (unsigned step = 0; step < steps; step++) {
+        uint32_t slot = cc_random_below(&random, KEYS);
+        uint32_t hash = (uint32_t)cc_mix64(slot, 99); /* and now and then the same for all */
+        hash = slot % 16 == 0 ? UINT32_MAX : hash;
+        REQUIRE(cc_narrow_has(&index, hash, slot) == here[slot]);
+        if (here[slot])
+            REQUIRE(cc_narrow_remove(&index, hash, slot));
+        else if (index.entries < most)
+            cc_narrow_add(&index, hash, slot);
+        else
+            continue;
+        here[slot] = !here[slot];
+    }
+    for (uint32_t slot = 0; slot < KEYS; slot++) {
+        uint32_t hash = slot % 16 == 0 ? UINT32_MAX : (uint32_t)cc_mix64(slot, 99);
+        REQUIRE(cc_narrow_remove(&index, hash, slot) == here[slot]);
+    }
+    REQUIRE(index.entries == 0);
+    for (uint32_t at = 0; at < chunks; at++)
+        REQUIRE(lines[at].overflow == 0 && cc_narrow_match(&lines[at], 0) == (1u << CC_NARROW_PLACES) - 1);
+}
+
 /* What is found was put last, what was deleted is gone, and the table never holds more than it may. */
 static void check_model(uint64_t capacity, uint32_t ids, unsigned steps)
 {
-    enum { MOST = 1 << 16 };
+    enum { MOST = 1 << 18 };
     static uint64_t latest[MOST]; /* sequence numbers; 0: never put, or deleted */
     cc_vectors table;
     uint64_t random = capacity * 2 + 1, sequence = 0;
@@ -270,12 +303,15 @@ static void check_kills(unsigned kills)
 int main(int argc, char **argv)
 {
     unsigned scale = argc > 1 ? (unsigned)atoi(argv[1]) : 1;
+    check_narrow(1, 21, 20000);
+    check_narrow(3, 60, 20000);
+    check_narrow(64, 1024, 50000);
     check_capacity(1);
     check_capacity(1000);
     check_capacity(100000);
     check_model(1, 8, 2000 * scale);
     check_model(100, 400, 5000 * scale);
-    check_model(30000, 60000, 300 * scale);
+    check_model(70000, 140000, 300 * scale);
     check_shared_row();
     check_threads(3000 * scale);
     check_kills(300 * scale);

@@ -90,7 +90,7 @@ def test_a_reader_is_killed_with_views(shm: Path, start: Start) -> None:
 
 def test_killed_again_and_again_during_repairs(shm: Path, start: Start) -> None:
     """One begins to write in a table that the last one was killed in, and is killed too."""
-    settings = {"capacity": 30_000, "dim": 2}  # four stripes of thousands: a repair takes a while
+    settings = {"capacity": 120_000, "dim": 2}  # four stripes of thousands: a repair takes a while
     table = open_table(shm, **settings)
     ids = np.arange(30_000)
     rows = rows_for(ids, 1, 2)
@@ -189,7 +189,7 @@ def test_a_stopped_writer(shm: Path, start: Start) -> None:
 
 
 def test_other_rows_are_put_while_one_lock_is_held(shm: Path, start: Start) -> None:
-    settings = {"capacity": 30_000, "dim": 2}  # four stripes
+    settings = {"capacity": 120_000, "dim": 2}  # four stripes
     table = open_table(shm, **settings)
     ids = np.arange(20_000)
 
