@@ -182,7 +182,7 @@ class Model(RuleBasedStateMachine):
         assert stats.hits + stats.misses == self.lookups
         assert (stats.refused, stats.damaged) == (0, 0)
         pins = 0 if self.shared or self.arguments["codec"] else len({s for _, s in self.views})
-        assert stats.pinned_bytes == pins * 16
+        assert stats.pinned_bytes == pins * DIM * 4
 
 
 class SharedModel(Model):
