@@ -24,8 +24,19 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1
 preload="$(realpath "$(gcc -print-file-name=libasan.so)") $(realpath "$(gcc -print-file-name=libubsan.so)")"
 
 say "threads"
-gcc -std=gnu11 -O1 -g -fsanitize=thread -Isrc/core tests/core/vectorstest.c src/core/*.c -lm -o "$work/threads"
-TSAN_OPTIONS=halt_on_error=1 "$work/threads" 10
+c_program() { # NAME FLAG ...: builds tests/core/NAME.c
+    gcc -std=gnu11 -g -pthread -Isrc/core "${@:2}" "tests/core/$1.c" src/core/*.c -lm -o "$work/$1"
+}
+export TSAN_OPTIONS=halt_on_error=1
+c_program vectorstest -O1 -fsanitize=thread
+"$work/vectorstest" 10
+c_program historytest -O1 -fsanitize=thread
+"$work/historytest" 1 threads
+
+say "millions of operations, hundreds of deaths, as they are released"
+c_program historytest -O3
+c_program crashtest -O3
+(cd "$work" && ./historytest 20 && ./crashtest 5)
 
 say "tests"
 cd tests # the installed package is imported, not the source tree

@@ -53,9 +53,11 @@ static bool nobody(void *owner, uint32_t slot)
 static void end_versions(const cc_vectors *vectors, uint32_t number, const unsigned char *spared)
 {
     cc_record *records = cc_vectors_records(vectors, number);
-    for (uint32_t slot = 0; slot < vectors->layout.slots; slot++)
-        if (cc_word_live(records[slot].b) && (spared == NULL || !spared[slot]))
-            __atomic_store_n(&records[slot].b, records[slot].b + (UINT64_C(1) << 32), __ATOMIC_RELEASE);
+    for (uint32_t slot = 0; slot < vectors->layout.slots; slot++) {
+        uint64_t word = CC_GET(records[slot].b);
+        if (cc_word_live(word) && (spared == NULL || !spared[slot]))
+            __atomic_store_n(&records[slot].b, word + (UINT64_C(1) << 32), __ATOMIC_RELEASE);
+    }
 }
 
 /* Rows that views hold are not to be used again before those let go. Returns the first number that
