@@ -65,6 +65,61 @@ static const struct {
     {"flip", 30, "\xff", CC_SEGMENT_DAMAGED},
 };
 
+/* Whether another one who opens the file could have this place for himself. */
+static bool is_free(const char *path, cc_segment_place place)
+{
+    cc_segment other;
+    cc_geometry made;
+    REQUIRE(cc_segment_open(&other, path, SIZE, &shape, &made) == CC_SEGMENT_OK);
+    bool free = cc_segment_lock(&other, place, true, 0);
+    cc_segment_close(&other);
+    return free;
+}
+
+/* Locks are of whoever opened the file, also of two in one process, and end with it. */
+static void check_locks(void)
+{
+    cc_segment segment;
+    cc_geometry made;
+    make("locks");
+    REQUIRE(cc_segment_open(&segment, "locks", SIZE, &shape, &made) == CC_SEGMENT_OK);
+    REQUIRE(cc_segment_lock(&segment, CC_SEGMENT_DOOR, true, 0));
+    REQUIRE(cc_segment_lock(&segment, CC_SEGMENT_SEAT, false, 0));
+    REQUIRE(!is_free("locks", CC_SEGMENT_DOOR) && !is_free("locks", CC_SEGMENT_SEAT));
+    cc_segment_unlock(&segment, CC_SEGMENT_DOOR);
+    REQUIRE(is_free("locks", CC_SEGMENT_DOOR) && !is_free("locks", CC_SEGMENT_SEAT));
+    cc_segment_close(&segment);
+    REQUIRE(is_free("locks", CC_SEGMENT_SEAT));
+}
+
+/* A forked child that has opened the file again keeps nothing of its parent's. */
+static void check_fork(void)
+{
+    cc_segment segment;
+    cc_geometry made;
+    int to_child[2], to_parent[2];
+    char word;
+    make("fork");
+    REQUIRE(cc_segment_open(&segment, "fork", SIZE, &shape, &made) == CC_SEGMENT_OK);
+    REQUIRE(cc_segment_lock(&segment, CC_SEGMENT_SEAT, false, 0));
+    REQUIRE(pipe(to_child) == 0 && pipe(to_parent) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        bool reopened = cc_segment_reopen(&segment);
+        strcpy(cc_segment_at(&segment, 0), "own");
+        close(to_child[1]);
+        _exit(!reopened || write(to_parent[1], ".", 1) != 1 || read(to_child[0], &word, 1) != 0);
+    }
+    REQUIRE(read(to_parent[0], &word, 1) == 1);
+    REQUIRE(strcmp(cc_segment_at(&segment, 0), "own") == 0);
+    REQUIRE(!is_free("fork", CC_SEGMENT_SEAT));
+    cc_segment_close(&segment);
+    REQUIRE(is_free("fork", CC_SEGMENT_SEAT)); /* though the child still has it open */
+    int status;
+    close(to_child[1]);
+    REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(void)
 {
     cc_segment segment, second;
@@ -123,6 +178,8 @@ int main(void)
         poke(damages[i].path, damages[i].at, damages[i].bytes, strlen(damages[i].bytes));
         REQUIRE(try_open(damages[i].path, &shape) == damages[i].result);
     }
+    check_locks();
+    check_fork();
     make("short");
     REQUIRE(truncate("short", SIZE) == 0 && try_open("short", &shape) == CC_SEGMENT_DAMAGED);
     REQUIRE(truncate("short", 0) == 0 && try_open("short", &shape) == CC_SEGMENT_FOREIGN);
