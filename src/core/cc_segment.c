@@ -4,12 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -183,6 +185,35 @@ static cc_segment_result open_new(cc_segment *segment, const char *path)
     return CC_SEGMENT_OK;
 }
 
+/* Bytes of memory that the system could give without ending anybody; SIZE_MAX: it does not tell. */
+static size_t memory_left(void)
+{
+    char line[128];
+    unsigned long long available = SIZE_MAX / 1024, swap = 0;
+    FILE *info = fopen("/proc/meminfo", "re");
+    if (info == NULL)
+        return SIZE_MAX;
+    while (fgets(line, sizeof line, info) != NULL)
+        if (sscanf(line, "MemAvailable: %llu", &available) != 1)
+            sscanf(line, "SwapFree: %llu", &swap);
+    fclose(info);
+    return available >= SIZE_MAX / 1024 - swap ? SIZE_MAX : (size_t)(available + swap) * 1024;
+}
+
+/* Gives a file all its bytes; returns an error. What cannot be is found out first: filling up a disk,
+   and all the more a memory, before it fails would not be an error of ours alone. */
+static int allocate(int file, size_t size)
+{
+    struct statfs disk;
+    if (fstatfs(file, &disk) == 0) {
+        if (disk.f_blocks != 0 && disk.f_bfree < size / (size_t)disk.f_bsize)
+            return ENOSPC;
+        if (disk.f_type == TMPFS_MAGIC && memory_left() < size)
+            return ENOMEM;
+    }
+    return posix_fallocate(file, 0, (off_t)size);
+}
+
 cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_t size,
                                     const cc_geometry *geometry)
 {
@@ -192,9 +223,7 @@ cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_
         return failed(ENOSPC);
     if (open_new(segment, path) != CC_SEGMENT_OK)
         return CC_SEGMENT_FAILED;
-    int error = fchmod(segment->file, 0600) != 0
-                    ? errno
-                    : posix_fallocate(segment->file, 0, (off_t)whole);
+    int error = fchmod(segment->file, 0600) != 0 ? errno : allocate(segment->file, whole);
     if (error != 0)
         return give_up(segment, failed(error));
     if (map(segment, segment->file, whole) != CC_SEGMENT_OK)

@@ -1,8 +1,9 @@
 /* cc_vectors_read.c — find and gather: the readers of cc_vectors.h, who take no lock.
  *
- * A batch goes through a pipeline: while one id's row is copied, the row of the id eight further on, the
- * record of the thirty-second and the chunk of the fifty-sixth are on their way to the cache. Where nothing
- * is copied, whole blocks take turns. */
+ * Ids are looked up a segment at a time, in blocks that take each step together: while one block is
+ * answered, the records of the next and the chunks of the one after are on their way to the cache. Then the
+ * segment's rows are copied, line by line: while one row is copied, the lines of the fourth after it are
+ * asked for in step, and the first few of the sixteenth. */
 #define _GNU_SOURCE
 #include "cc_vectors_inner.h"
 
@@ -10,12 +11,11 @@
 #include <stdlib.h>
 
 enum {
-    RING = 64,         /* ids under way; a power of two */
-    BLOCK = 32,        /* ids that are looked for in step */
-    TO_RECORD = 24,    /* ids between asking for a chunk and for the record it names ... */
-    TO_ROW = 48,       /* ... for the row ... */
-    TO_COPY = 56,      /* ... and copying that */
-    LINES_AHEAD = 8,   /* of a row that are asked for; the processor sees where it goes */
+    SEGMENT = 128,     /* ids under way */
+    BLOCK = 32,        /* of them, that are looked for in step */
+    TO_FIRST = 16,     /* rows between asking for the first lines of one and copying it ... */
+    TO_OTHERS = 4,     /* ... and for the others */
+    FIRST_LINES = 4,
     RETRIES = 1000,    /* of a row that is always being replaced */
     MOST_THREADS = 64,
     PART_BYTES = 64 << 10, /* that are worth a thread: making one takes as long */
@@ -115,14 +115,72 @@ CC_INLINE void ask_for_record(const cc_vectors *vectors, cc_place *at, bool writ
         CC_PREFETCH(at->record); /* a line that is fetched to be written is written back, on some machines */
 }
 
+/* Looks up to SEGMENT ids up, at a moment. */
+CC_INLINE void look_up_segment(const cc_vectors *vectors, cc_moment moment, const int64_t *ids, size_t n,
+                               cc_place *places, bool *found, bool write)
+{
+    for (size_t from = 0; from < n + 2 * BLOCK; from += BLOCK) {
+        size_t second = from - BLOCK, third = second - BLOCK; /* or above n */
+        for (size_t i = from; i < n && i < from + BLOCK; i++)
+            ask_for_chunk(vectors, ids[i], &places[i]);
+        for (size_t i = second; i < n && i < from; i++)
+            ask_for_record(vectors, &places[i], write);
+        for (size_t i = third; i < n && i < second; i++)
+            found[i] = look_up_asked(vectors, moment.generation, ids[i], &places[i])
+                       && !cc_vectors_expired(vectors, places[i].record, moment);
+    }
+}
+
+size_t cc_vectors_find(const cc_vectors *vectors, const int64_t *ids, size_t n, bool *found)
+{
+    cc_place places[SEGMENT];
+    cc_moment moment;
+    size_t count = 0;
+    if (!cc_vectors_moment(vectors, &moment)) {
+        memset(found, 0, n);
+        return 0;
+    }
+    for (size_t from = 0; from < n; from += SEGMENT)
+        look_up_segment(vectors, moment, ids + from, n - from < SEGMENT ? n - from : SEGMENT, places,
+                        found + from, false);
+    for (size_t i = 0; i < n; i++)
+        count += found[i];
+    return count;
+}
+
+CC_INLINE const unsigned char *row_at(const cc_vectors *vectors, const cc_place *at)
+{
+    return cc_vectors_row(vectors, at->stripe, (uint32_t)at->word);
+}
+
+/* Asks for a row's first lines. */
 CC_INLINE void ask_for_row(const cc_vectors *vectors, const cc_place *at)
 {
-    uint32_t number = (uint32_t)at->word;
-    const unsigned char *row = cc_vectors_row(vectors, at->stripe, number);
-    for (size_t byte = 0; byte < vectors->layout.stored && byte < LINES_AHEAD * CC_LINE; byte += CC_LINE)
+    const unsigned char *row = row_at(vectors, at);
+    for (size_t byte = 0; byte < vectors->layout.stored && byte < FIRST_LINES * CC_LINE; byte += CC_LINE)
         CC_PREFETCH(row + byte);
     if (CC_UNLIKELY(vectors->shape.sums))
-        CC_PREFETCH(cc_vectors_sum(vectors, at->stripe, number));
+        CC_PREFETCH(cc_vectors_sum(vectors, at->stripe, (uint32_t)at->word));
+}
+
+/* Copies a row, and asks for another one's lines but for the first; ahead NULL: for none. */
+CC_INLINE void copy_and_ask(unsigned char *to, const unsigned char *from, size_t width,
+                            const unsigned char *ahead)
+{
+    size_t byte = FIRST_LINES * CC_LINE;
+    if (width <= byte || ahead == NULL) {
+        cc_row_copy(to, from, width);
+        return;
+    }
+    cc_row_copy(to, from, FIRST_LINES * CC_LINE);
+    for (; byte + CC_LINE <= width; byte += CC_LINE) {
+        CC_PREFETCH(ahead + byte);
+        cc_row_copy(to + byte, from + byte, CC_LINE);
+    }
+    if (byte < width) {
+        CC_PREFETCH(ahead + byte);
+        cc_row_copy(to + byte, from + byte, width - byte);
+    }
 }
 
 /* A batch on its way, or a thread's part of it. */
@@ -139,8 +197,9 @@ typedef struct {
 } batch;
 
 /* Copies the row that was looked up, again and again if it is replaced meanwhile; false: it has gone,
-   or is not what was put. */
-CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to)
+   or is not what was put. The row `ahead` is asked for meanwhile. */
+CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to,
+                    const unsigned char *ahead)
 {
     const cc_vectors *vectors = all->vectors;
     size_t stored = vectors->layout.stored;
@@ -150,7 +209,7 @@ CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to)
         uint32_t sum = CC_UNLIKELY(vectors->shape.sums)
                            ? CC_GET(*cc_vectors_sum(vectors, at->stripe, number))
                            : 0;
-        cc_row_copy(here, cc_vectors_row(vectors, at->stripe, number), stored);
+        copy_and_ask(here, row_at(vectors, at), stored, ahead);
         CC_ROW_FENCE(at->record->b, __ATOMIC_ACQUIRE);
         if (CC_LIKELY(CC_GET(at->record->b) == at->word)) {
             if (CC_UNLIKELY(vectors->shape.sums) && sum != cc_row_sum(here, stored, id)) {
@@ -167,61 +226,34 @@ CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to)
     return false;
 }
 
-size_t cc_vectors_find(const cc_vectors *vectors, const int64_t *ids, size_t n, bool *found)
-{
-    cc_place blocks[4 * BLOCK];
-    cc_moment moment;
-    size_t count = 0;
-    if (!cc_vectors_moment(vectors, &moment)) {
-        memset(found, 0, n);
-        return 0;
-    }
-    for (size_t from = 0; from < n + 2 * BLOCK; from += BLOCK) {
-        size_t second = from - BLOCK, third = second - BLOCK; /* or above n */
-        for (size_t i = from; i < n && i < from + BLOCK; i++)
-            ask_for_chunk(vectors, ids[i], &blocks[i % (4 * BLOCK)]);
-        for (size_t i = second; i < n && i < from; i++)
-            ask_for_record(vectors, &blocks[i % (4 * BLOCK)], false);
-        for (size_t i = third; i < n && i < second; i++) {
-            cc_place *at = &blocks[i % (4 * BLOCK)];
-            found[i] = look_up_asked(vectors, moment.generation, ids[i], at)
-                       && !cc_vectors_expired(vectors, at->record, moment);
-            count += found[i];
-        }
-    }
-    return count;
-}
-
 static void gather(batch *all)
 {
     cc_vectors *vectors = all->vectors;
-    const int64_t *ids = all->ids;
-    bool *found = all->found;
-    cc_place ring[RING];
-    size_t n = all->n, width = vectors->shape.width;
-    for (size_t i = 0; i < n + TO_COPY; i++) {
-        if (i < n)
-            ask_for_chunk(vectors, ids[i], &ring[i % RING]);
-        size_t second = i - TO_RECORD, third = i - TO_ROW, done = i - TO_COPY; /* or above n */
-        if (second < n)
-            ask_for_record(vectors, &ring[second % RING], true);
-        if (third < n) {
-            cc_place *at = &ring[third % RING];
-            found[third] = look_up_asked(vectors, all->moment.generation, ids[third], at)
-                           && !cc_vectors_expired(vectors, at->record, all->moment);
-            if (found[third])
-                ask_for_row(vectors, at);
+    size_t width = vectors->shape.width;
+    cc_place places[SEGMENT];
+    for (size_t from = 0; from < all->n; from += SEGMENT) {
+        size_t n = all->n - from < SEGMENT ? all->n - from : SEGMENT;
+        const int64_t *ids = all->ids + from;
+        unsigned char *to = all->out + from * width;
+        bool *found = all->found + from;
+        look_up_segment(vectors, all->moment, ids, n, places, found, true);
+        for (size_t i = 0; i < n && i < TO_FIRST; i++)
+            if (found[i])
+                ask_for_row(vectors, &places[i]);
+        for (size_t i = 0; i < n; i++, to += width) {
+            cc_place *at = &places[i];
+            size_t first = i + TO_FIRST, others = i + TO_OTHERS;
+            bool more = others < n && found[others];
+            if (first < n && found[first])
+                ask_for_row(vectors, &places[first]);
+            found[i] = found[i]
+                       && copy(all, ids[i], at, to, more ? row_at(vectors, &places[others]) : NULL);
+            all->count += found[i];
+            if (CC_LIKELY(found[i]))
+                cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);
+            else
+                memset(to, 0, width);
         }
-        if (done >= n)
-            continue;
-        cc_place *at = &ring[done % RING];
-        unsigned char *to = all->out + done * width;
-        found[done] = found[done] && copy(all, ids[done], at, to);
-        all->count += found[done];
-        if (CC_LIKELY(found[done]))
-            cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);
-        else
-            memset(to, 0, width);
     }
 }
 
