@@ -19,7 +19,7 @@ DAY = 86_400.0
 
 
 @pytest.mark.parametrize("codec", [None, "int8"])
-@pytest.mark.parametrize("capacity", [1, 7, 1000, 8001, 100_000])
+@pytest.mark.parametrize("capacity", [1, 7, 1000, 31_001, 100_000])
 def test_exactly_so_many_rows_fit(make: MakeTable, capacity: int, codec: str | None) -> None:
     table = make(1, capacity=capacity, codec=codec)
     ids = np.arange(capacity)

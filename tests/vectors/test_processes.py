@@ -43,7 +43,7 @@ def check_rows(table: VectorCache) -> int:
 # --- killed ---
 
 
-@pytest.mark.parametrize("settings", [{}, {"checksums": True}, {"capacity": 20_000}, {"ttl": 100}])
+@pytest.mark.parametrize("settings", [{}, {"checksums": True}, {"capacity": 70_000}, {"ttl": 100}])
 def test_writers_are_killed(shm: Path, start: Start, settings: dict[str, Any]) -> None:
     table = open_table(shm, **settings)
 

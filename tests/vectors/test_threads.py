@@ -108,7 +108,7 @@ def test_close_while_others_gather(make: MakeTable, shm: Path, shared: bool) -> 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"checksums": True}, {"capacity": 20_000}, {"ttl": 1000}],
+    [{}, {"checksums": True}, {"capacity": 70_000}, {"ttl": 1000}],
     ids=["plain", "checked", "stripes", "ttl"],
 )
 def test_threads_put_gather_and_delete(make: MakeTable, settings: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def test_a_view_of_a_row_that_is_overwritten_shows_the_new_row(make: MakeTable) 
         np.testing.assert_array_equal(view_of(table, 1), rows_for([1], serial)[0])
 
 
-@pytest.mark.parametrize("capacity", [1, 3, 1000, 30_000])
+@pytest.mark.parametrize("capacity", [1, 3, 1000, 70_000])
 def test_views_hold_no_more_than_their_share(make: MakeTable, capacity: int) -> None:
     table = make(DIM, capacity=capacity)
     serial, views, refused = 0, [], False
