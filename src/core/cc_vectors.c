@@ -161,7 +161,7 @@ bool cc_vectors_moment(const cc_vectors *vectors, cc_moment *moment)
     moment->now = 0;
     if (CC_UNLIKELY(vectors->shape.ttl != 0)) {
         int64_t units = (clock_of(vectors) - (int64_t)(uint32_t)contents * 1000) / 10 + 1;
-        moment->now = units < 1 ? 1 : units < UINT32_MAX ? (uint32_t)units : UINT32_MAX;
+        moment->now = units < 1 ? 0 : units < UINT32_MAX ? (uint32_t)units : UINT32_MAX;
     }
     /* Contents of another version come after the turn has been counted. */
     return CC_GET(vectors->table->turn) == vectors->turn;

@@ -50,7 +50,7 @@ CC_INLINE void cc_vectors_spread(const cc_vectors *vectors, int64_t id, cc_place
 /* What a reader or writer takes the table for: its contents, and the time, from their birth. */
 typedef struct {
     uint32_t generation;
-    uint32_t now;
+    uint32_t now; /* from 1; 0: before their birth, when all that expires has, or nothing does */
 } cc_moment;
 
 /* false: the table is not of our version any more. */

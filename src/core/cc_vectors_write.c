@@ -348,8 +348,11 @@ cc_vectors_result cc_vectors_put(cc_vectors *vectors, const int64_t *ids, size_t
 {
     batch all = {.vectors = vectors, .rows = rows, .n = n};
     cc_moment moment;
-    /* Times of expiry would be more than can be counted: once in 497 days the table begins anew. */
-    if (cc_vectors_moment(vectors, &moment) && moment.now >= UINT32_MAX - vectors->shape.ttl)
+    /* Times of expiry would be more than can be counted, once in 497 days, or the clock was set back to
+       before the table began: it begins anew. */
+    uint64_t ttl = vectors->shape.ttl;
+    if (ttl != 0 && cc_vectors_moment(vectors, &moment)
+        && (moment.now == 0 || moment.now >= UINT32_MAX - ttl))
         cc_vectors_renew(vectors);
     cc_vectors_result result = write_batch(&all, ids);
     if (result != CC_VECTORS_OK)
