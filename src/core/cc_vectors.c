@@ -97,7 +97,8 @@ bool cc_vectors_sound(const cc_vectors *vectors)
 
 static int64_t clock_of(const cc_vectors *vectors)
 {
-    return (vectors->shared ? cc_clock_unix_ms() : cc_clock_ms()) + vectors->ahead_ms;
+    int64_t now = (vectors->shared ? cc_clock_unix_ms() : cc_clock_ms()) + vectors->ahead_ms;
+    return now > 0 ? now : 0;
 }
 
 static uint64_t contents_from_now(const cc_vectors *vectors, uint32_t generation)
