@@ -9,6 +9,7 @@
 
 /* An id on its way: where it belongs and, once looked up, the record and the word it was found with. */
 typedef struct {
+    int64_t id; /* read once: the caller's memory may change */
     cc_narrow_chunk *home;
     cc_record *record; /* before that, the stripe's first */
     uint64_t word;
@@ -41,6 +42,7 @@ CC_INLINE cc_narrow cc_vectors_index(const cc_vectors *vectors, uint32_t stripe)
 CC_INLINE void cc_vectors_spread(const cc_vectors *vectors, int64_t id, cc_place *at)
 {
     uint64_t mixed = cc_mix64((uint64_t)id, vectors->secret);
+    at->id = id;
     at->stripe = (uint32_t)(((mixed & UINT32_MAX) * vectors->layout.stripes) >> 32);
     at->hash = (uint32_t)(mixed >> 32);
     at->home = vectors->chunks + (size_t)at->stripe * vectors->layout.chunks
@@ -57,7 +59,7 @@ typedef struct {
 bool cc_vectors_moment(const cc_vectors *vectors, cc_moment *moment);
 
 /* Finds the record and word of an id, expired or not; false: it is not there. */
-bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at);
+bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, cc_place *at);
 
 /* A row's time is over, or it comes from a time that has not been yet: somebody set the clock back. */
 CC_INLINE bool cc_vectors_expired(const cc_vectors *vectors, const cc_record *record, cc_moment moment)

@@ -60,7 +60,7 @@ cc_vectors_result cc_vectors_pin(cc_vectors *vectors, int64_t id, const unsigned
         return result;
     CC_ADD(vectors->table->gathered, 1);
     result = CC_VECTORS_MISSING;
-    if (cc_vectors_look_up(vectors, moment.generation, id, &at))
+    if (cc_vectors_look_up(vectors, moment.generation, &at))
         result = pin(vectors, &vectors->stripes[at.stripe], &at, moment);
     if (result != CC_VECTORS_OK) {
         CC_ADD(vectors->table->misses, 1);

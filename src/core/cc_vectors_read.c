@@ -22,16 +22,16 @@ enum {
 };
 
 /* Whether a chunk's entry is that of the id. Numbers are checked: a file may have been damaged. */
-CC_INLINE bool agrees(cc_record *record, uint32_t rows, int64_t id, cc_place *at)
+CC_INLINE bool agrees(cc_record *record, uint32_t rows, cc_place *at)
 {
     at->record = record;
     at->word = __atomic_load_n(&record->b, __ATOMIC_ACQUIRE);
-    return CC_GET(record->a) == (uint64_t)id && cc_word_live(at->word)
+    return CC_GET(record->a) == (uint64_t)at->id && cc_word_live(at->word)
            && CC_LIKELY((uint32_t)at->word < rows);
 }
 
 /* The rest of a look-up that the home chunk's first match did not answer. */
-static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at)
+static CC_NOINLINE bool walk(const cc_vectors *vectors, cc_place *at)
 {
     cc_narrow index = cc_vectors_index(vectors, at->stripe);
     cc_record *records = cc_vectors_records(vectors, at->stripe);
@@ -41,7 +41,7 @@ static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at
         const cc_narrow_chunk *chunk = &index.chunks[chunk_at];
         for (uint32_t matches = cc_narrow_match(chunk, tag); matches != 0; matches &= matches - 1) {
             uint32_t slot = CC_GET(chunk->slot[cc_narrow_first(matches)]);
-            if (slot < vectors->layout.slots && agrees(&records[slot], vectors->layout.rows, id, at))
+            if (slot < vectors->layout.slots && agrees(&records[slot], vectors->layout.rows, at))
                 return true;
         }
         if (CC_GET(chunk->overflow) == 0)
@@ -51,7 +51,7 @@ static CC_NOINLINE bool walk(const cc_vectors *vectors, int64_t id, cc_place *at
     return false;
 }
 
-CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
+CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, cc_place *at)
 {
     if (CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
         return false;
@@ -60,26 +60,26 @@ CC_INLINE bool look_up(const cc_vectors *vectors, uint32_t generation, int64_t i
         uint32_t slot = CC_GET(at->home->slot[cc_narrow_first(matches)]);
         cc_record *records = cc_vectors_records(vectors, at->stripe);
         if (CC_LIKELY(slot < vectors->layout.slots)
-            && CC_LIKELY(agrees(&records[slot], vectors->layout.rows, id, at)))
+            && CC_LIKELY(agrees(&records[slot], vectors->layout.rows, at)))
             return true;
     } else if (CC_LIKELY(CC_GET(at->home->overflow) == 0)) {
         return false;
     }
-    return walk(vectors, id, at);
+    return walk(vectors, at);
 }
 
-bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
+bool cc_vectors_look_up(const cc_vectors *vectors, uint32_t generation, cc_place *at)
 {
-    return look_up(vectors, generation, id, at);
+    return look_up(vectors, generation, at);
 }
 
 /* The same for an id whose record was asked for. */
-CC_INLINE bool look_up_asked(const cc_vectors *vectors, uint32_t generation, int64_t id, cc_place *at)
+CC_INLINE bool look_up_asked(const cc_vectors *vectors, uint32_t generation, cc_place *at)
 {
     if (at->record == NULL
         || CC_UNLIKELY(CC_GET(vectors->now[at->stripe].generation) != generation))
         return false;
-    return CC_LIKELY(agrees(at->record, vectors->layout.rows, id, at)) || walk(vectors, id, at);
+    return CC_LIKELY(agrees(at->record, vectors->layout.rows, at)) || walk(vectors, at);
 }
 
 /* Begins with an id. */
@@ -122,11 +122,11 @@ CC_INLINE void look_up_segment(const cc_vectors *vectors, cc_moment moment, cons
     for (size_t from = 0; from < n + 2 * BLOCK; from += BLOCK) {
         size_t second = from - BLOCK, third = second - BLOCK; /* or above n */
         for (size_t i = from; i < n && i < from + BLOCK; i++)
-            ask_for_chunk(vectors, ids[i], &places[i]);
+            ask_for_chunk(vectors, CC_GET(ids[i]), &places[i]);
         for (size_t i = second; i < n && i < from; i++)
             ask_for_record(vectors, &places[i], write);
         for (size_t i = third; i < n && i < second; i++)
-            found[i] = look_up_asked(vectors, moment.generation, ids[i], &places[i])
+            found[i] = look_up_asked(vectors, moment.generation, &places[i])
                        && !cc_vectors_expired(vectors, places[i].record, moment);
     }
 }
@@ -198,7 +198,7 @@ typedef struct {
 
 /* Copies the row that was looked up, again and again if it is replaced meanwhile; false: it has gone,
    or is not what was put. The row `ahead` is asked for meanwhile. */
-CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to,
+CC_INLINE bool copy(batch *all, cc_place *at, unsigned char *to,
                     const unsigned char *ahead)
 {
     const cc_vectors *vectors = all->vectors;
@@ -212,7 +212,7 @@ CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to,
         copy_and_ask(here, row_at(vectors, at), stored, ahead);
         CC_ROW_FENCE(at->record->b, __ATOMIC_ACQUIRE);
         if (CC_LIKELY(CC_GET(at->record->b) == at->word)) {
-            if (CC_UNLIKELY(vectors->shape.sums) && sum != cc_row_sum(here, stored, id)) {
+            if (CC_UNLIKELY(vectors->shape.sums) && sum != cc_row_sum(here, stored, at->id)) {
                 all->damaged++;
                 return false;
             }
@@ -220,7 +220,7 @@ CC_INLINE bool copy(batch *all, int64_t id, cc_place *at, unsigned char *to,
                 cc_row_decode(to, here, vectors->shape.width / sizeof(float));
             return true;
         }
-        if (!look_up(vectors, all->moment.generation, id, at))
+        if (!look_up(vectors, all->moment.generation, at))
             return false;
     }
     return false;
@@ -233,10 +233,9 @@ static void gather(batch *all)
     cc_place places[SEGMENT];
     for (size_t from = 0; from < all->n; from += SEGMENT) {
         size_t n = all->n - from < SEGMENT ? all->n - from : SEGMENT;
-        const int64_t *ids = all->ids + from;
         unsigned char *to = all->out + from * width;
         bool *found = all->found + from;
-        look_up_segment(vectors, all->moment, ids, n, places, found, true);
+        look_up_segment(vectors, all->moment, all->ids + from, n, places, found, true);
         for (size_t i = 0; i < n && i < TO_FIRST; i++)
             if (found[i])
                 ask_for_row(vectors, &places[i]);
@@ -247,7 +246,7 @@ static void gather(batch *all)
             if (first < n && found[first])
                 ask_for_row(vectors, &places[first]);
             found[i] = found[i]
-                       && copy(all, ids[i], at, to, more ? row_at(vectors, &places[others]) : NULL);
+                       && copy(all, at, to, more ? row_at(vectors, &places[others]) : NULL);
             all->count += found[i];
             if (CC_LIKELY(found[i]))
                 cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);

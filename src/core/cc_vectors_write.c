@@ -119,7 +119,8 @@ CC_INLINE void ask_for_memory(const cc_vectors *vectors, uint32_t number, uint32
 static cc_place place_of(const cc_vectors *vectors, const errand *what)
 {
     uint32_t chunks = vectors->layout.chunks;
-    return (cc_place){.home = vectors->chunks + (size_t)what->stripe * chunks
+    return (cc_place){.id = what->id,
+                      .home = vectors->chunks + (size_t)what->stripe * chunks
                               + cc_narrow_home(chunks, what->hash),
                       .stripe = what->stripe,
                       .hash = what->hash};
@@ -225,7 +226,7 @@ static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
     int64_t id = what->id;
     uint32_t ttl = (uint32_t)vectors->shape.ttl, expiry = ttl == 0 ? 0 : all->moment.now + ttl;
     cc_place old = place_of(vectors, what);
-    bool here = cc_vectors_look_up(vectors, all->moment.generation, id, &old);
+    bool here = cc_vectors_look_up(vectors, all->moment.generation, &old);
     if (!here)
         make_room(all, stripe, number, room);
     uint32_t row = take_row(vectors, stripe, number);
@@ -267,7 +268,7 @@ static size_t delete_one(const batch *all, const errand *what)
     uint32_t number = what->stripe;
     cc_stripe *stripe = &vectors->stripes[number];
     cc_place at = place_of(vectors, what);
-    if (!cc_vectors_look_up(vectors, all->moment.generation, what->id, &at))
+    if (!cc_vectors_look_up(vectors, all->moment.generation, &at))
         return 0;
     bool expired = cc_vectors_expired(vectors, at.record, all->moment);
     take_out(vectors, stripe, number, (uint32_t)(at.record - stripe->policy.records),
