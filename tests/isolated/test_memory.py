@@ -204,7 +204,7 @@ def test_a_million_mixed_operations_leak_nothing() -> None:
     assert counts == [
         sys.getrefcount(item) for item in [*fixed, array, array.dtype, None.__class__]
     ]
-    assert sys.getallocatedblocks() - blocks < 200
+    assert sys.getallocatedblocks() - blocks < 1000  # free lists; a leak is a block each 12 or so
     assert resident_bytes() - resident < 8 * 2**20
 
 
