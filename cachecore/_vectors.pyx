@@ -7,6 +7,7 @@ what keeps its memory while somebody looks at it.
 cimport cython
 cimport numpy as cnp
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, PyTypeObject
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -91,8 +92,9 @@ cdef Table file_table(object shape, cc_vectors_shape *wanted, bytes path):
             error = errno
         if result == CC_SEGMENT_OK:
             break
-        if result != CC_SEGMENT_FAILED or error != EINTR:  # else a signal's handler has run
+        if result != CC_SEGMENT_FAILED or error != EINTR:
             raise refusal(result, error, os.fsdecode(path), wanted, &made)
+        PyErr_CheckSignals()
     table.ready = True
     tables.add(table)
     return table

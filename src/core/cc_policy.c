@@ -216,10 +216,12 @@ void cc_policy_set_frequency(cc_policy *policy, uint32_t slot, uint32_t frequenc
 uint32_t cc_policy_insert(cc_policy *policy, uint32_t hash, uint64_t size, double cost)
 {
     uint32_t slot = policy->free;
-    if (slot != CC_NO_SLOT)
-        policy->free = (uint32_t)policy->records[slot].a;
-    else
+    if (slot != CC_NO_SLOT) {
+        uint32_t next = (uint32_t)policy->records[slot].a;
+        policy->free = CC_LIKELY(next < policy->room) ? next : CC_NO_SLOT;
+    } else {
         slot = policy->used++;
+    }
     CC_ASSERT(policy->used <= policy->room);
     if (slot >= policy->top)
         policy->top = slot + 1;
@@ -293,11 +295,11 @@ CC_INLINE bool in_main(const cc_policy *policy, uint32_t slot)
     return slot < policy->used && cc_meta_state(&policy->records[slot].meta) == CC_MAIN;
 }
 
-/* The first main entry from a random place on; there is one. */
+/* The first main entry from a random place on; there is one, or records were damaged. */
 static CC_COLD uint32_t any_main(cc_policy *policy)
 {
     uint32_t slot = cc_random_below(&policy->random, policy->used);
-    while (!in_main(policy, slot))
+    for (uint32_t seen = 0; seen < policy->used && !in_main(policy, slot); seen++)
         slot = slot + 1 < policy->used ? slot + 1 : 0;
     return slot;
 }

@@ -9,11 +9,15 @@ enum { LEAST_ROOM = 16 }; /* slots, and places of the queue */
 enum { PLACED_DEAD = 64 }; /* ... th part of a placed policy's window may be dead: it pays for slots */
 enum { RECOVERY = 4 }; /* x capacity: accesses after a replacement in which silence is looked for */
 
-/* The slot at a position of the queue. */
+/* The slot at a position of the queue; of a placed one, whose memory may have been damaged, some slot
+   that there is. */
 CC_INLINE uint32_t ring_at(const cc_policy *policy, uint32_t position)
 {
     uint32_t at = position & (policy->ring_room - 1);
-    return policy->placed ? policy->ring_16[at] : policy->ring[at];
+    if (!policy->placed)
+        return policy->ring[at];
+    uint32_t slot = policy->ring_16[at];
+    return CC_LIKELY(slot < policy->room) ? slot : 0;
 }
 
 CC_INLINE void ring_set(cc_policy *policy, uint32_t position, uint32_t slot)

@@ -32,6 +32,8 @@ void cc_row_encode(unsigned char *to, const unsigned char *from, size_t items)
     memcpy(to, &scale, SCALE);
     for (size_t i = 0; i < items; i++) {
         float code = row[i] * factor;
+        code = code > -MOST ? code : -MOST; /* what is no number, too: the caller's memory may change */
+        code = code < MOST ? code : MOST;
         codes[i] = (int8_t)(int)(code + (code < 0 ? -0.5f : 0.5f));
     }
 }

@@ -198,6 +198,18 @@ static cc_vectors_result take_lock(cc_stripe *stripe)
     return result == 0 ? CC_VECTORS_OK : CC_VECTORS_BUSY;
 }
 
+static uint32_t seal_of(const cc_stripe *stripe)
+{
+    size_t size = offsetof(cc_stripe, seal) - offsetof(cc_stripe, policy);
+    return cc_row_sum((const unsigned char *)&stripe->policy, size, 0);
+}
+
+void cc_stripe_seal(const cc_vectors *vectors, uint32_t number)
+{
+    if (vectors->shared)
+        vectors->stripes[number].seal = seal_of(&vectors->stripes[number]);
+}
+
 cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_moment *moment)
 {
     cc_stripe *stripe = &vectors->stripes[number];
@@ -211,8 +223,9 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
     }
     if (CC_UNLIKELY(CC_GET(vectors->table->clean)))
         cc_vectors_soil(vectors);
+    bool damaged = vectors->shared && stripe->seal != seal_of(stripe);
     cc_stripe_attach(vectors, stripe, number);
-    if (CC_UNLIKELY(stripe->dirty || stripe->session != session)) {
+    if (CC_UNLIKELY(stripe->dirty || damaged || stripe->session != session)) {
         if (!cc_stripe_rebuild(vectors, stripe, number)) {
             pthread_mutex_unlock(&stripe->lock);
             return CC_VECTORS_MEMORY;
@@ -256,5 +269,6 @@ void cc_stripe_unlock(const cc_vectors *vectors, uint32_t number)
         __atomic_store_n(&vectors->counts[number], count, __ATOMIC_RELEASE);
     if (CC_GET(vectors->now[number].epoch) != stripe->policy.epoch)
         CC_SET(vectors->now[number].epoch, stripe->policy.epoch);
+    cc_stripe_seal(vectors, number);
     pthread_mutex_unlock(&stripe->lock);
 }

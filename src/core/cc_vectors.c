@@ -119,6 +119,7 @@ void cc_vectors_make(cc_vectors *vectors, uint64_t seed)
         cc_stripe_make_lock(stripe);
         cc_policy_shape(&stripe->policy, layout->limit, layout->sketch, seed + number);
         stripe->free_row = CC_NO_SLOT;
+        cc_stripe_seal(vectors, number);
     }
 }
 
@@ -194,7 +195,8 @@ uint64_t cc_vectors_live(const cc_vectors *vectors)
         uint64_t count = CC_GET(vectors->counts[number]);
         live += count >> 32 == moment.generation ? (uint32_t)count : 0;
     }
-    return live;
+    /* More only while writers announce rows. */
+    return live < vectors->shape.capacity ? live : vectors->shape.capacity;
 }
 
 void cc_vectors_count(const cc_vectors *vectors, cc_vectors_counts *counts)

@@ -78,6 +78,7 @@ typedef struct {
     cc_narrow index;
     uint32_t free_row;  /* first of the list; CC_NO_SLOT: none */
     uint32_t fresh_row; /* rows from here on were never used */
+    uint32_t seal;      /* in a file: what all from `policy` to here adds up to while nobody has the lock */
     uint32_t session;   /* that it was last rebuilt in */
     uint32_t pinned;    /* rows that views hold */
     bool dirty;         /* somebody died in the middle: to be rebuilt */

@@ -143,13 +143,24 @@ void cc_vectors_rejoin(cc_vectors *vectors)
         cc_segment_unlock(&vectors->segment, CC_SEGMENT_DOOR);
 }
 
-/* Writes the table to the disk if nobody else has it open, and says so in it. */
+/* Whether nobody else has the file open; true: nor can anybody, until the door is unlocked. */
+static bool alone(const cc_vectors *vectors)
+{
+    return cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS)
+           && cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0);
+}
+
+/* Writes the table to the disk if nobody else has it open, and says so in it: most of it before the door
+   is locked, for that may take longer than others wait. */
 static void leave(cc_vectors *vectors)
 {
-    if (!cc_segment_lock(&vectors->segment, CC_SEGMENT_DOOR, true, WAIT_MS))
+    size_t size = vectors->segment.size;
+    bool last = alone(vectors) && !vectors->table->clean;
+    cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, false, 0);
+    cc_segment_unlock(&vectors->segment, CC_SEGMENT_DOOR);
+    if (!last || !cc_segment_sync(&vectors->segment, size))
         return;
-    if (cc_segment_lock(&vectors->segment, CC_SEGMENT_SEAT, true, 0) && !vectors->table->clean
-        && cc_segment_sync(&vectors->segment, vectors->segment.size)) {
+    if (alone(vectors) && cc_segment_sync(&vectors->segment, size)) {
         vectors->table->clean = 1;
         sync_table(vectors);
     }

@@ -106,6 +106,9 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
 /* Tells what the stripe holds now, and lets go. */
 void cc_stripe_unlock(const cc_vectors *vectors, uint32_t number);
 
+/* Notes what the words of a file's stripe add up to. */
+void cc_stripe_seal(const cc_vectors *vectors, uint32_t number);
+
 /* Announces that up to `more` rows are to come, and returns how many the stripe may then hold. */
 uint32_t cc_stripe_room(const cc_vectors *vectors, uint32_t number, uint32_t more);
 
@@ -125,9 +128,12 @@ CC_INLINE void cc_row_link(const cc_vectors *vectors, cc_stripe *stripe, uint32_
     stripe->free_row = row;
 }
 
-/* A row has left the table: it can be reused, unless views hold it. */
+/* A row has left the table: it can be reused, unless views hold it. One that cannot be, of a damaged
+   file, is nobody's. */
 CC_INLINE void cc_row_leave(const cc_vectors *vectors, cc_stripe *stripe, uint32_t number, uint32_t row)
 {
+    if (CC_UNLIKELY(row >= vectors->layout.rows))
+        return;
     uint32_t *pins = cc_vectors_pins(vectors, number, row);
     if (CC_UNLIKELY(pins != NULL) && *pins != 0)
         *pins |= CC_PIN_LEFT;

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "cc_vectors_inner.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -18,7 +19,7 @@ enum {
     FIRST_LINES = 4,
     RETRIES = 1000,    /* of a row that is always being replaced */
     MOST_THREADS = 64,
-    PART_BYTES = 64 << 10, /* that are worth a thread: making one takes as long */
+    PART_BYTES = 2 << 20, /* that are worth a thread: making one takes half as long */
 };
 
 /* Whether a chunk's entry is that of the id. Numbers are checked: a file may have been damaged. */
@@ -183,27 +184,30 @@ CC_INLINE void copy_and_ask(unsigned char *to, const unsigned char *from, size_t
     }
 }
 
-/* A batch on its way, or a thread's part of it. */
+/* A batch that threads work at together: each takes the next segment until there is none. */
 typedef struct {
     cc_vectors *vectors;
     const int64_t *ids;
     unsigned char *out;
-    unsigned char *landing; /* where rows are copied that are not gathered as they lie; else NULL */
     bool *found;
-    size_t n, count, damaged;
+    size_t n;
+    size_t landing; /* bytes for a row that is not gathered as it lies; else 0 */
     uint32_t tick;
     cc_moment moment;
-    pthread_t thread;
+    _Alignas(CC_LINE) size_t taken; /* ids whose segments somebody took, ... */
+    size_t done;                    /* ... and those that are ready */
+    size_t count, damaged;
+    unsigned users; /* threads that may still look in here */
 } batch;
 
 /* Copies the row that was looked up, again and again if it is replaced meanwhile; false: it has gone,
    or is not what was put. The row `ahead` is asked for meanwhile. */
-CC_INLINE bool copy(batch *all, cc_place *at, unsigned char *to,
+CC_INLINE bool copy(batch *all, cc_place *at, unsigned char *landing, unsigned char *to,
                     const unsigned char *ahead)
 {
     const cc_vectors *vectors = all->vectors;
     size_t stored = vectors->layout.stored;
-    unsigned char *here = CC_UNLIKELY(all->landing != NULL) ? all->landing : to;
+    unsigned char *here = CC_UNLIKELY(landing != NULL) ? landing : to;
     for (unsigned retry = 0; retry < RETRIES; retry++) {
         uint32_t number = (uint32_t)at->word;
         uint32_t sum = CC_UNLIKELY(vectors->shape.sums)
@@ -213,7 +217,7 @@ CC_INLINE bool copy(batch *all, cc_place *at, unsigned char *to,
         CC_ROW_FENCE(at->record->b, __ATOMIC_ACQUIRE);
         if (CC_LIKELY(CC_GET(at->record->b) == at->word)) {
             if (CC_UNLIKELY(vectors->shape.sums) && sum != cc_row_sum(here, stored, at->id)) {
-                all->damaged++;
+                CC_ADD(all->damaged, 1);
                 return false;
             }
             if (CC_UNLIKELY(here != to))
@@ -226,60 +230,102 @@ CC_INLINE bool copy(batch *all, cc_place *at, unsigned char *to,
     return false;
 }
 
-static void gather(batch *all)
+/* Gathers a segment; how many of it were there. */
+static size_t gather_segment(batch *all, unsigned char *landing, size_t from, size_t n)
 {
     cc_vectors *vectors = all->vectors;
-    size_t width = vectors->shape.width;
+    size_t width = vectors->shape.width, count = 0;
     cc_place places[SEGMENT];
-    for (size_t from = 0; from < all->n; from += SEGMENT) {
-        size_t n = all->n - from < SEGMENT ? all->n - from : SEGMENT;
-        unsigned char *to = all->out + from * width;
-        bool *found = all->found + from;
-        look_up_segment(vectors, all->moment, all->ids + from, n, places, found, true);
-        for (size_t i = 0; i < n && i < TO_FIRST; i++)
-            if (found[i])
-                ask_for_row(vectors, &places[i]);
-        for (size_t i = 0; i < n; i++, to += width) {
-            cc_place *at = &places[i];
-            size_t first = i + TO_FIRST, others = i + TO_OTHERS;
-            bool more = others < n && found[others];
-            if (first < n && found[first])
-                ask_for_row(vectors, &places[first]);
-            found[i] = found[i]
-                       && copy(all, at, to, more ? row_at(vectors, &places[others]) : NULL);
-            all->count += found[i];
-            if (CC_LIKELY(found[i]))
-                cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);
-            else
-                memset(to, 0, width);
-        }
+    unsigned char *to = all->out + from * width;
+    bool *found = all->found + from;
+    look_up_segment(vectors, all->moment, all->ids + from, n, places, found, true);
+    for (size_t i = 0; i < n && i < TO_FIRST; i++)
+        if (found[i])
+            ask_for_row(vectors, &places[i]);
+    for (size_t i = 0; i < n; i++, to += width) {
+        cc_place *at = &places[i];
+        size_t first = i + TO_FIRST, others = i + TO_OTHERS;
+        bool more = others < n && found[others];
+        if (first < n && found[first])
+            ask_for_row(vectors, &places[first]);
+        found[i] = found[i]
+                   && copy(all, at, landing, to, more ? row_at(vectors, &places[others]) : NULL);
+        count += found[i];
+        if (CC_LIKELY(found[i]))
+            cc_meta_hit(&at->record->meta, CC_GET(vectors->now[at->stripe].epoch), all->tick);
+        else
+            memset(to, 0, width);
     }
+    return count;
 }
 
-static void *gather_part(void *part)
+/* Gathers segments until all are taken; false: no memory for that, and none was taken. */
+static bool gather(batch *all)
 {
-    gather(part);
+    unsigned char *landing = all->landing > 0 ? malloc(all->landing) : NULL;
+    if (all->landing > 0 && landing == NULL)
+        return false;
+    for (size_t from; (from = CC_ADD(all->taken, SEGMENT)) < all->n;) {
+        size_t n = all->n - from < SEGMENT ? all->n - from : SEGMENT;
+        CC_ADD(all->count, gather_segment(all, landing, from, n));
+        __atomic_fetch_add(&all->done, n, __ATOMIC_RELEASE);
+    }
+    free(landing);
+    return true;
+}
+
+/* --- threads -------------------------------------------------------------------------------------- */
+
+static void leave(batch *all)
+{
+    if (__atomic_sub_fetch(&all->users, 1, __ATOMIC_ACQ_REL) == 0)
+        free(all);
+}
+
+/* One that comes late finds nothing to take, and touches nothing but the batch. */
+static void *help(void *batch)
+{
+    gather(batch);
+    leave(batch);
     return NULL;
 }
 
-/* Gathers the parts of a batch, the first in this thread. A part without a thread of its own is done
-   here too. Threads take no signals: those are the caller's. */
-static void gather_parts(batch *parts, unsigned count)
+/* Threads that nobody waits for, and that begin elsewhere than on this processor: some kernels, of virtual
+   machines above all, leave a new thread where it was made, and it would wait for this one. */
+static void describe_helpers(pthread_attr_t *how)
 {
-    sigset_t all, before;
-    bool begun[MOST_THREADS] = {false};
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (unsigned i = 1; i < count; i++)
-        begun[i] = pthread_create(&parts[i].thread, NULL, gather_part, &parts[i]) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    gather(&parts[0]);
-    for (unsigned i = 1; i < count; i++) {
-        if (begun[i])
-            pthread_join(parts[i].thread, NULL);
-        else
-            gather(&parts[i]);
+    cpu_set_t others;
+    int here = sched_getcpu();
+    pthread_attr_init(how);
+    pthread_attr_setdetachstate(how, PTHREAD_CREATE_DETACHED);
+    if (here < 0 || sched_getaffinity(0, sizeof others, &others) != 0)
+        return;
+    CPU_CLR((size_t)here, &others);
+    if (CPU_COUNT(&others) > 0)
+        pthread_attr_setaffinity_np(how, sizeof others, &others);
+}
+
+/* Gathers with helpers, who take no signals: those are the caller's. It waits for segments, not for
+   threads, which take longer to end than a segment does; so the last of them frees the batch. */
+static bool gather_together(batch *all, unsigned threads)
+{
+    sigset_t signals, before;
+    pthread_attr_t how;
+    pthread_t helper;
+    describe_helpers(&how);
+    sigfillset(&signals);
+    pthread_sigmask(SIG_SETMASK, &signals, &before);
+    for (unsigned i = 1; i < threads; i++) {
+        CC_ADD(all->users, 1);
+        if (pthread_create(&helper, &how, help, all) != 0)
+            CC_ADD(all->users, -1u);
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&how);
+    bool done = gather(all);
+    while (__atomic_load_n(&all->done, __ATOMIC_ACQUIRE) < all->n && (done || CC_GET(all->users) > 1))
+        sched_yield();
+    return __atomic_load_n(&all->done, __ATOMIC_ACQUIRE) >= all->n;
 }
 
 static unsigned threads_for(size_t n, size_t width, unsigned threads)
@@ -294,51 +340,37 @@ size_t cc_vectors_gather(cc_vectors *vectors, const int64_t *ids, size_t n, unsi
                          bool *found, unsigned threads)
 {
     cc_vectors_table *table = vectors->table;
-    batch parts[MOST_THREADS];
-    size_t width = vectors->shape.width, count = 0, damaged = 0;
+    size_t width = vectors->shape.width, count = 0;
     unsigned many = threads_for(n, width, threads);
-    uint64_t tick = cc_vectors_ticks(vectors);
-    cc_moment moment;
-    unsigned char *landing = NULL;
-    bool current = cc_vectors_moment(vectors, &moment);
-    bool coded = vectors->shape.codec != CC_ROWS_PLAIN;
-    size_t apart = vectors->layout.stride + 2 * CC_LINE; /* no line is two threads' */
-    if (coded)
-        landing = malloc(many * apart);
-    if (!current || (coded && landing == NULL)) {
+    batch mine = {
+        .vectors = vectors,
+        .ids = ids,
+        .out = out,
+        .found = found,
+        .n = n,
+        .landing = vectors->shape.codec == CC_ROWS_PLAIN ? 0 : vectors->layout.stride,
+        .tick = (uint32_t)cc_vectors_ticks(vectors),
+        .users = 1,
+    };
+    batch *all = &mine, *ours = many > 1 ? aligned_alloc(CC_LINE, sizeof *ours) : NULL;
+    if (ours != NULL) {
+        *ours = mine;
+        all = ours;
+    }
+    bool done = cc_vectors_moment(vectors, &all->moment)
+                && (ours != NULL ? gather_together(all, many) : gather(all));
+    if (CC_LIKELY(done)) {
+        count = CC_GET(all->count);
+        if (CC_UNLIKELY(CC_GET(all->damaged) > 0))
+            CC_ADD(table->damaged, CC_GET(all->damaged));
+    } else { /* of another version, or without memory for a single row: all are missing */
         memset(found, 0, n);
         memset(out, 0, n * width);
-        CC_ADD(table->gathered, n);
-        CC_ADD(table->misses, n);
-        free(landing);
-        return 0;
     }
-    for (unsigned i = 0; i < many; i++) {
-        size_t from = n * i / many, to = n * (i + 1) / many;
-        parts[i] = (batch){
-            .vectors = vectors,
-            .ids = ids + from,
-            .out = out + from * width,
-            .landing = coded ? landing + i * apart : NULL,
-            .found = found + from,
-            .n = to - from,
-            .tick = (uint32_t)tick,
-            .moment = moment,
-        };
-    }
-    if (many == 1)
-        gather(&parts[0]);
-    else
-        gather_parts(parts, many);
-    for (unsigned i = 0; i < many; i++) {
-        count += parts[i].count;
-        damaged += parts[i].damaged;
-    }
-    free(landing);
+    if (ours != NULL)
+        leave(ours);
     CC_ADD(table->gathered, n);
     if (count < n)
         CC_ADD(table->misses, n - count);
-    if (CC_UNLIKELY(damaged > 0))
-        CC_ADD(table->damaged, damaged);
     return count;
 }

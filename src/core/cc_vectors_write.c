@@ -216,7 +216,7 @@ static void make_room(batch *all, cc_stripe *stripe, uint32_t number, uint32_t r
     }
 }
 
-/* Puts one row of a batch; false: there was no row to write to. */
+/* Puts one row of a batch; false: there was no row to write to, or no record. */
 static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
 {
     const cc_vectors *vectors = all->vectors;
@@ -230,7 +230,7 @@ static bool put_one(batch *all, const errand *what, uint32_t room, bool last)
     if (!here)
         make_room(all, stripe, number, room);
     uint32_t row = take_row(vectors, stripe, number);
-    if (CC_UNLIKELY(row == CC_NO_SLOT))
+    if (CC_UNLIKELY(row == CC_NO_SLOT) || CC_UNLIKELY(!cc_policy_reserve(policy)))
         return false;
     if (here) {
         write_row(all, number, row, what);
