@@ -239,6 +239,10 @@ static size_t gather_segment(batch *all, unsigned char *landing, size_t from, si
     unsigned char *to = all->out + from * width;
     bool *found = all->found + from;
     look_up_segment(vectors, all->moment, all->ids + from, n, places, found, true);
+    if (vectors->shared) /* its pages may be small: the processor looks for all of them at once */
+        for (size_t i = 0; i < n; i++)
+            if (found[i])
+                CC_PREFETCH(row_at(vectors, &places[i]));
     for (size_t i = 0; i < n && i < TO_FIRST; i++)
         if (found[i])
             ask_for_row(vectors, &places[i]);

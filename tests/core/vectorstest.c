@@ -21,7 +21,7 @@
         }                                                                                \
     } while (0)
 
-enum { WORDS = 24, BATCH = 64 };
+enum { WORDS = 24, BATCH = 64, CAPACITY_OF_HELPERS = 301 };
 
 static void make(cc_vectors *table, uint64_t capacity)
 {
@@ -201,6 +201,40 @@ static void check_shared_row(void)
     cc_vectors_close(&table);
 }
 
+/* A batch that is worth several threads is gathered as by one. */
+static void check_helpers(unsigned rounds)
+{
+    enum { MANY = 60000 };
+    cc_vectors table;
+    make(&table, CAPACITY_OF_HELPERS);
+    int64_t *ids = malloc(MANY * sizeof *ids);
+    uint64_t (*rows)[WORDS] = malloc(MANY * sizeof *rows);
+    bool *found = malloc(MANY);
+    uint64_t random = 9;
+    REQUIRE(ids != NULL && rows != NULL && found != NULL);
+    for (unsigned round = 0; round < rounds; round++) {
+        for (size_t i = 0; i < MANY; i++) {
+            ids[i] = some_id(&random, 2 * CAPACITY_OF_HELPERS);
+            if (i < BATCH)
+                fill(rows[i], ids[i], round + 1);
+        }
+        put(&table, ids, BATCH, rows);
+        size_t count = cc_vectors_gather(&table, ids, MANY, (unsigned char *)rows, found, 4), seen = 0;
+        for (size_t i = 0; i < MANY; i++) {
+            seen += found[i];
+            REQUIRE(found[i] ? is_whole(rows[i], ids[i]) : is_zero(rows[i]));
+        }
+        REQUIRE(count == seen && count >= 1);
+    }
+    cc_vectors_counts counts;
+    cc_vectors_count(&table, &counts);
+    REQUIRE(counts.gathered == (uint64_t)rounds * MANY);
+    free(ids);
+    free(rows);
+    free(found);
+    cc_vectors_close(&table);
+}
+
 /* --- threads and processes ------------------------------------------------------------------- */
 
 enum { IDS = 3000, CAPACITY = 2000 };
@@ -313,6 +347,7 @@ int main(int argc, char **argv)
     check_model(100, 400, 5000 * scale);
     check_model(70000, 140000, 300 * scale);
     check_shared_row();
+    check_helpers(10 * scale);
     check_threads(3000 * scale);
     check_kills(300 * scale);
     puts("ok");
