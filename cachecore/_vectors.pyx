@@ -544,8 +544,10 @@ cdef class VectorCache:
 
     @property
     def nbytes(self):
-        """Bytes of the table's memory or file, whether they are in use yet or not."""
-        return opened(self).vectors.segment.size
+        """Bytes of the file, or of the memory of a table that is full; without rows for views."""
+        cdef Table table = opened(self)
+        cdef size_t views = <size_t>table.vectors.layout.stripes * table.vectors.layout.pins
+        return table.vectors.segment.size - views * table.vectors.layout.stride
 
     def __reduce__(self):
         if self.path is None:

@@ -34,6 +34,7 @@ cdef extern from "cc_vectors.h":
         uint64_t kind[5]
 
     ctypedef struct cc_vectors_layout:
+        uint32_t stripes, pins
         size_t stride
 
     ctypedef struct cc_vectors:

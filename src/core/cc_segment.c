@@ -22,7 +22,7 @@
 #define MAGIC "cachesgm"
 #define BYTE_ORDER_MARK 0x01020304u
 
-enum { POLL_MS = 5 }; /* between two attempts at a lock */
+enum { POLL_MS = 5, /* between two attempts at a lock */ COLLAPSES = 8 };
 
 typedef struct {
     char magic[8];
@@ -242,7 +242,13 @@ cc_segment_result cc_segment_create(cc_segment *segment, const char *path, size_
 
 bool cc_segment_collapse(const cc_segment *segment)
 {
-    return madvise(segment->base, segment->size & ~(HUGE_PAGE - 1), MADV_COLLAPSE) == 0;
+    for (unsigned attempt = 0; attempt < COLLAPSES; attempt++) {
+        if (madvise(segment->base, segment->size & ~(HUGE_PAGE - 1), MADV_COLLAPSE) == 0)
+            return true;
+        if (errno != EAGAIN) /* else some page was in use just then */
+            return false;
+    }
+    return false;
 }
 
 cc_segment_result cc_segment_publish(cc_segment *segment, const char *path)
