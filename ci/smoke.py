@@ -3,12 +3,13 @@
 import asyncio
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import distributions
 
 import numpy as np
 
 import cachecore
-from cachecore import MISSING, Cache, memoize
+from cachecore import MISSING, Cache, VectorCache, memoize
 
 assert "site-packages" in cachecore.__file__, cachecore.__file__
 found = {distribution.metadata["Name"] for distribution in distributions()}
@@ -28,6 +29,19 @@ out = np.empty((2, 256), dtype=np.float32)
 assert cache.gather(["row", "absent"], out).tolist() == [True, False]
 assert out[0, 0] == 0
 assert cache.stats().hits == 1001
+
+table = VectorCache(256, capacity=1000)
+table.put([3, -1], np.stack([row, row + 1]))
+rows, flags = table.gather([-1, 7, 3])
+assert flags.tolist() == [True, False, True]
+assert rows[0, 1] == row[1] + 1
+sizes = []
+with tempfile.TemporaryDirectory() as folder:
+    for version in ("a", "a", "b"):
+        with VectorCache(2, capacity=10, path=f"{folder}/rows", version=version) as shared:
+            sizes.append(len(shared))
+            shared.put([1], np.ones((1, 2), np.float32))
+assert sizes == [0, 1, 0], sizes
 
 
 @memoize

@@ -77,6 +77,9 @@ for prefix in "" aarch64-linux-gnu-; do
     "${prefix}gcc" -std=gnu11 -O3 -Wall -Wextra -Werror -static -Isrc/core \
         tests/core/selftest.c src/core/*.c -o "$work/${prefix}selftest" -lm
 done
+aarch64-linux-gnu-gcc -std=gnu11 -O2 -DCC_DEBUG -static -Isrc/core \
+    tests/core/vectorstest.c src/core/*.c -o "$work/vectorstest" -lm
+(cd "$work" && qemu-aarch64 ./vectorstest 1 threads)
 here=$("$work/selftest")
 there=$(qemu-aarch64 "$work/aarch64-linux-gnu-selftest")
 echo "digests: $here $there"

@@ -349,7 +349,8 @@ int main(int argc, char **argv)
     check_shared_row();
     check_helpers(10 * scale);
     check_threads(3000 * scale);
-    check_kills(300 * scale);
+    if (argc < 3 || strcmp(argv[2], "threads") != 0) /* an emulator's processes leave locks behind */
+        check_kills(300 * scale);
     puts("ok");
     return 0;
 }
