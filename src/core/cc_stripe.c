@@ -192,7 +192,7 @@ static cc_vectors_result take_lock(cc_stripe *stripe)
         result = LOCK_UNTIL(&stripe->lock, &until);
     }
     if (result == EOWNERDEAD) {
-        stripe->dirty = true; /* until it is rebuilt, also by the next one if this one dies too */
+        stripe->dirty = 1; /* until it is rebuilt, also by the next one if this one dies too */
         result = pthread_mutex_consistent(&stripe->lock);
     }
     return result == 0 ? CC_VECTORS_OK : CC_VECTORS_BUSY;
@@ -231,7 +231,7 @@ cc_vectors_result cc_stripe_lock(const cc_vectors *vectors, uint32_t number, cc_
             return CC_VECTORS_MEMORY;
         }
         stripe->session = session;
-        stripe->dirty = false;
+        stripe->dirty = 0;
     }
     if (CC_UNLIKELY(vectors->now[number].generation != moment->generation))
         cc_stripe_empty(vectors, stripe, number, moment->generation);

@@ -143,7 +143,7 @@ static void let_go(cc_vectors *vectors)
         if (idle)
             pthread_mutex_unlock(&stripe->lock);
         else
-            stripe->dirty = true;
+            stripe->dirty = 1;
         cc_stripe_make_lock(stripe); /* the parent's thread was its last owner */
     }
 }

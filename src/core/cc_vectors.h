@@ -81,7 +81,7 @@ typedef struct {
     uint32_t seal;      /* in a file: what all from `policy` to here adds up to while nobody has the lock */
     uint32_t session;   /* that it was last rebuilt in */
     uint32_t pinned;    /* rows that views hold */
-    bool dirty;         /* somebody died in the middle: to be rebuilt */
+    uint32_t dirty;     /* not 0: somebody died in the middle, and it is to be rebuilt */
     uint64_t left[4];  /* rows that left, by cc_reason */
     uint64_t inserts;
 } cc_stripe;
