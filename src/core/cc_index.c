@@ -52,13 +52,13 @@ void cc_index_add(cc_index *index, uint32_t hash, uint32_t slot)
     CC_ASSERT(index->chunks != &empty_chunk);
     while ((empty = cc_chunk_match(&index->chunks[at], 0)) == 0) {
         cc_chunk *full = &index->chunks[at];
-        CC_SET(full->overflow, (uint8_t)(full->overflow + (full->overflow != OVERFLOW_STUCK)));
+        full->overflow += full->overflow != OVERFLOW_STUCK;
         at = cc_index_next(index, at, tag);
     }
     cc_chunk *chunk = &index->chunks[at];
     unsigned place = cc_matches_first(empty);
-    CC_SET(chunk->slot[place], slot);
-    __atomic_store_n(&chunk->tag[place], (uint8_t)tag, __ATOMIC_RELEASE);
+    chunk->slot[place] = slot;
+    chunk->tag[place] = (uint8_t)tag;
     index->entries++;
 }
 
@@ -88,13 +88,13 @@ bool cc_index_remove(cc_index *index, uint32_t hash, uint32_t slot)
     unsigned place = find(index, hash, slot, &at);
     if (place == CC_CHUNK_PLACES)
         return false;
-    CC_SET(index->chunks[at].tag[place], 0);
+    index->chunks[at].tag[place] = 0;
     index->entries--;
     unsigned tag = cc_index_tag(hash);
     for (uint32_t passed = cc_index_home(index, hash); passed != at;
          passed = cc_index_next(index, passed, tag)) {
         cc_chunk *full = &index->chunks[passed];
-        CC_SET(full->overflow, (uint8_t)(full->overflow - (full->overflow != OVERFLOW_STUCK)));
+        full->overflow -= full->overflow != OVERFLOW_STUCK;
     }
     return true;
 }

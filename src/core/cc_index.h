@@ -16,9 +16,7 @@
  * so removal leaves no tombstone. The count sticks at 255. Nine entries a chunk on average fill
  * the table (load 0.75); then it doubles.
  *
- * The index knows no keys: callers compare them. One writer at a time, under its owner's lock; readers
- * without it find what is there all the while, and must check what they find (cc_vectors.h): a tag is
- * stored after its slot, and a chunk's overflow is counted before the entry that passed it. */
+ * The index knows no keys: callers compare them. Not thread safe. */
 #ifndef CC_INDEX_H
 #define CC_INDEX_H
 
@@ -50,7 +48,7 @@ typedef struct {
 } cc_index;
 
 /* The places of a chunk that agree, as a bit set: a bit a place, or, of NEON, every fourth. */
-#if !defined(__SSE2__) && defined(__ARM_NEON) && !defined(__SANITIZE_THREAD__)
+#if !defined(__SSE2__) && defined(__ARM_NEON)
 typedef uint64_t cc_matches;
 enum { CC_MATCH_STEP = 4 };
 #else
@@ -65,12 +63,7 @@ CC_INLINE unsigned cc_index_tag(uint32_t hash)
 
 CC_INLINE cc_matches cc_chunk_match(const cc_chunk *chunk, unsigned tag)
 {
-#if defined(__SANITIZE_THREAD__) /* tags may change while readers without a lock look at them */
-    cc_matches same = 0;
-    for (unsigned i = 0; i < CC_CHUNK_PLACES; i++)
-        same |= (cc_matches)(__atomic_load_n(&chunk->tag[i], __ATOMIC_ACQUIRE) == tag) << i;
-    return same;
-#elif defined(__SSE2__)
+#if defined(__SSE2__)
     __m128i tags = _mm_load_si128((const __m128i *)chunk);
     __m128i same = _mm_cmpeq_epi8(tags, _mm_set1_epi32((int)(tag * 0x01010101u)));
     return (unsigned)_mm_movemask_epi8(same) & 0xFFFu;
@@ -89,7 +82,7 @@ CC_INLINE cc_matches cc_chunk_match(const cc_chunk *chunk, unsigned tag)
 /* The first place of a non-empty set. */
 CC_INLINE unsigned cc_matches_first(cc_matches matches)
 {
-#if !defined(__SSE2__) && defined(__ARM_NEON) && !defined(__SANITIZE_THREAD__)
+#if !defined(__SSE2__) && defined(__ARM_NEON)
     return (unsigned)__builtin_ctzll(matches) / CC_MATCH_STEP;
 #else
     return (unsigned)__builtin_ctz(matches);

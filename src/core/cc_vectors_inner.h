@@ -39,14 +39,20 @@ CC_INLINE cc_narrow cc_vectors_index(const cc_vectors *vectors, uint32_t stripe)
     return (cc_narrow){.chunks = vectors->chunks + (size_t)stripe * count, .count = count};
 }
 
+/* The first chunk of a hash in a stripe. */
+CC_INLINE cc_narrow_chunk *cc_vectors_home(const cc_vectors *vectors, uint32_t stripe, uint32_t hash)
+{
+    uint32_t chunks = vectors->layout.chunks;
+    return vectors->chunks + (size_t)stripe * chunks + cc_narrow_home(chunks, hash);
+}
+
 CC_INLINE void cc_vectors_spread(const cc_vectors *vectors, int64_t id, cc_place *at)
 {
     uint64_t mixed = cc_mix64((uint64_t)id, vectors->secret);
     at->id = id;
     at->stripe = (uint32_t)(((mixed & UINT32_MAX) * vectors->layout.stripes) >> 32);
     at->hash = (uint32_t)(mixed >> 32);
-    at->home = vectors->chunks + (size_t)at->stripe * vectors->layout.chunks
-               + cc_narrow_home(vectors->layout.chunks, at->hash);
+    at->home = cc_vectors_home(vectors, at->stripe, at->hash);
 }
 
 /* What a reader or writer takes the table for: its contents, and the time, from their birth. */

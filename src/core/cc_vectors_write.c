@@ -118,10 +118,8 @@ CC_INLINE void ask_for_memory(const cc_vectors *vectors, uint32_t number, uint32
 
 static cc_place place_of(const cc_vectors *vectors, const errand *what)
 {
-    uint32_t chunks = vectors->layout.chunks;
     return (cc_place){.id = what->id,
-                      .home = vectors->chunks + (size_t)what->stripe * chunks
-                              + cc_narrow_home(chunks, what->hash),
+                      .home = cc_vectors_home(vectors, what->stripe, what->hash),
                       .stripe = what->stripe,
                       .hash = what->hash};
 }
@@ -153,12 +151,10 @@ static void ask_ahead(batch *all, size_t from)
 /* Asks for what taking an entry out will touch, but for its record, which is here. */
 CC_INLINE void ask_for_leaver(const cc_vectors *vectors, uint32_t number, const cc_record *record)
 {
-    const cc_vectors_layout *layout = &vectors->layout;
     uint32_t hash = record->meta.hash, row = (uint32_t)CC_GET(record->b);
-    CC_PREFETCH_WRITE(vectors->chunks + (size_t)number * layout->chunks
-                      + cc_narrow_home(layout->chunks, hash));
+    CC_PREFETCH_WRITE(cc_vectors_home(vectors, number, hash));
     ask_for_memory(vectors, number, hash);
-    if (row < layout->rows)
+    if (row < vectors->layout.rows)
         ask_for_row(vectors, number, row);
 }
 
