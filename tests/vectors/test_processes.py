@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,12 @@ def test_all_die_and_the_rows_stay(shm: Path, start: Start) -> None:
 # --- stopped ---
 
 
+def go_on(writer: Child) -> None:
+    """Wake it and let it work: stopped at once, it would stand where it stood before."""
+    writer.send(signal.SIGCONT)
+    sleep(random.uniform(0, 0.005))
+
+
 def stop_with_the_lock(table: VectorCache, writer: Child) -> str:
     """Stop a process that writes all the time while it holds the only lock; what put then says."""
     for _ in attempts():
@@ -146,7 +152,7 @@ def stop_with_the_lock(table: VectorCache, writer: Child) -> str:
         except TimeoutError as error:
             assert monotonic() - begin < 10
             return str(error)
-        writer.send(signal.SIGCONT)
+        go_on(writer)
     raise AssertionError
 
 
@@ -208,7 +214,7 @@ def test_other_rows_are_put_while_one_lock_is_held(shm: Path, start: Start) -> N
         except TimeoutError as error:
             done = int(str(error).split()[1])
             break
-        writer.send(signal.SIGCONT)
+        go_on(writer)
     assert (table.gather(ids)[0][:, 1] == attempt + 1).sum() == done
     assert 0.7 * len(ids) < done < len(ids)
     writer.kill()
