@@ -81,7 +81,8 @@ def remote(here: Population) -> Iterator[Side]:
     from redis.retry import Retry
 
     def read(keys: list[bytes], _: Any) -> Any:
-        return np.frombuffer(b"".join(client.mget(keys)), np.float32).reshape(-1, here.dim)
+        rows: Any = client.mget(keys)
+        return np.frombuffer(b"".join(rows), np.float32).reshape(-1, here.dim)
 
     def written(at: Any) -> list[bytes]:
         return [b"%d" % key for key in here.ids[at]]

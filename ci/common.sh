@@ -38,3 +38,10 @@ venv() {
 install() {
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
+
+# The servers that the tests of tiers start themselves.
+need_servers() {
+    need "redis-server --version && redis-cli --version && redis-sentinel --version" \
+        redis-server redis-tools redis-sentinel
+    need "memcached --version" memcached
+}
