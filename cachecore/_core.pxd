@@ -20,4 +20,4 @@ cdef class Cache:
 
 
 cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=*,
-                uint32_t frequency=*)
+                uint32_t frequency=*, double soft=*)

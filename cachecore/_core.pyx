@@ -73,7 +73,7 @@ cdef double lifetime_of(Cache cache, object ttl) except -1:
 
 
 cdef object put(Cache cache, object key, object value, double ttl, double cost, bint keep=False,
-                uint32_t frequency=0):
+                uint32_t frequency=0, double soft=0):
     """Sets a key and returns the value that is kept, of an array the snapshot. With `keep` this is
     a look-up first, and what it finds stays and is returned."""
     cdef cc_item item
@@ -84,7 +84,7 @@ cdef object put(Cache cache, object key, object value, double ttl, double cost, 
     item.key = <PyObject *>key
     item.value = <PyObject *>value
     item.size = size_of(cache, key, value) if cache.table.sized else 0
-    item.ttl = ttl
+    item.ttl, item.soft = ttl, soft
     item.cost, item.frequency = cost, frequency
     item.keep, item.missed, item.kept = keep, False, NULL
     cc_table_set(&cache.table, &item, callback(cache))

@@ -29,7 +29,7 @@ cdef extern from "cc_table.h":
         uint64_t left[4]
         uint64_t insert_ticks
         uint64_t maxsize, max_bytes
-        bint sized
+        bint sized, detailed
         PyObject *timer
 
     ctypedef struct cc_item:
@@ -37,6 +37,7 @@ cdef extern from "cc_table.h":
         PyObject *value
         uint64_t size
         double ttl
+        double soft
         double cost
         uint32_t frequency
         bint keep
@@ -87,6 +88,9 @@ cdef extern from "cc_table.h":
     void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict) noexcept
     cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot) noexcept
     cc_record *cc_table_last(cc_table *table, int64_t now) noexcept
+    bint cc_table_stale(const cc_table *table, const cc_record *record, int64_t now) noexcept
+    int64_t cc_table_soft(const cc_table *table, const cc_record *record) noexcept
+    int64_t cc_table_deadline(const cc_table *table, const cc_record *record) noexcept
     bint cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl) noexcept
     double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now) noexcept
     bint cc_table_count_bytes(cc_table *table, const uint64_t *sizes) noexcept

@@ -94,41 +94,80 @@ bool cc_table_expired_indeed(cc_table *table, cc_record *record, int64_t now)
     return false;
 }
 
-bool cc_table_fit_deadlines(cc_table *table)
+/* Grows an array of times, one for each slot, to `room` slots; false: no memory. */
+static bool fit(int64_t **times, size_t *has_room, size_t room)
 {
-    size_t room = table->policy.room, size = sizeof *table->deadlines;
-    if (CC_LIKELY(table->deadlines_room >= room))
+    size_t size = sizeof **times;
+    if (CC_LIKELY(*has_room >= room))
         return true;
-    void *grown = cc_pages_grow(table->deadlines, table->deadlines_room * size, room * size);
+    void *grown = cc_pages_grow(*times, *has_room * size, room * size);
     if (grown == NULL)
         return false;
-    table->deadlines = grown;
-    table->deadlines_room = room;
+    *times = grown;
+    *has_room = room;
     return true;
+}
+
+bool cc_table_fit_deadlines(cc_table *table)
+{
+    return fit(&table->deadlines, &table->deadlines_room, table->policy.room);
+}
+
+bool cc_table_fit_softs(cc_table *table)
+{
+    return fit(&table->softs, &table->softs_room, table->policy.room);
+}
+
+static int64_t in_ms(double seconds)
+{
+    double ms = ceil(seconds * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
+    return ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
 }
 
 bool cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl)
 {
     uint32_t slot = cc_table_slot(table, record), before = record->meta.expiry;
-    double ms = ceil(ttl * 1000.0 - 1e-6); /* 0.1 * 1000 is not quite 100 */
-    int64_t left = ms < 1 ? 1 : ms < MOST_MS ? (int64_t)ms : (int64_t)MOST_MS;
+    int64_t left = in_ms(ttl);
     if (isfinite(ttl) && left >= FAR_MS && !cc_table_fit_deadlines(table))
         return false;
     if (slot < table->deadlines_room)
         table->deadlines[slot] = isfinite(ttl) && left >= FAR_MS ? now + left : 0;
     record->meta.expiry = isfinite(ttl) ? expiry_after(table, now, left) : 0;
+    if (slot < table->softs_room)
+        table->softs[slot] = 0;
     table->expiring += (record->meta.expiry != 0) - (before != 0);
     return true;
 }
 
-double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
+void cc_table_set_soft(cc_table *table, cc_record *record, int64_t now, double soft)
+{
+    if (soft == 0 || record->meta.expiry == 0)
+        return;
+    int64_t at = now + in_ms(soft);
+    table->softs[cc_table_slot(table, record)] = at != 0 ? at : 1;
+}
+
+int64_t cc_table_deadline(const cc_table *table, const cc_record *record)
 {
     uint32_t slot = cc_table_slot(table, record);
     if (record->meta.expiry == 0)
-        return (double)INFINITY;
+        return INT64_MAX;
     if (slot < table->deadlines_room && table->deadlines[slot] != 0)
-        return (double)(table->deadlines[slot] - now) / 1000.0;
-    return (double)(table->base + record->meta.expiry - now) / 1000.0;
+        return table->deadlines[slot];
+    return table->base + record->meta.expiry;
+}
+
+int64_t cc_table_soft(const cc_table *table, const cc_record *record)
+{
+    uint32_t slot = cc_table_slot(table, record);
+    return slot < table->softs_room && table->softs[slot] != 0 ? table->softs[slot]
+                                                               : cc_table_deadline(table, record);
+}
+
+double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
+{
+    int64_t deadline = cc_table_deadline(table, record);
+    return deadline == INT64_MAX ? (double)INFINITY : (double)(deadline - now) / 1000.0;
 }
 
 cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers)

@@ -36,10 +36,15 @@ static size_t deadlines_size(const cc_table *table)
     return table->deadlines_room * sizeof *table->deadlines;
 }
 
+static size_t softs_size(const cc_table *table)
+{
+    return table->softs_room * sizeof *table->softs;
+}
+
 size_t cc_table_memory(const cc_table *table)
 {
     size_t chunks = table->index.room ? ((size_t)table->index.mask + 1) * sizeof(cc_chunk) : 0;
-    return chunks + cc_policy_size(&table->policy) + deadlines_size(table);
+    return chunks + cc_policy_size(&table->policy) + deadlines_size(table) + softs_size(table);
 }
 
 void cc_table_clear(cc_table *table)
@@ -49,8 +54,9 @@ void cc_table_clear(cc_table *table)
     cc_policy_renew(&table->policy, &old);
     cc_index_init(&table->index);
     cc_pages_free(table->deadlines, deadlines_size(table));
-    table->deadlines = NULL;
-    table->deadlines_room = 0;
+    cc_pages_free(table->softs, softs_size(table));
+    table->deadlines = table->softs = NULL;
+    table->deadlines_room = table->softs_room = 0;
     table->left[CC_DELETED] += old.live;
     table->expiring = 0;
     table->hand = 0;
@@ -88,14 +94,22 @@ int cc_table_traverse(const cc_table *table, visitproc visit, void *arg)
     return 0;
 }
 
+static PyObject *call_on_evict(PyObject *on_evict, const cc_leaver *leaver, const char *reason)
+{
+    if (leaver->deadline == 0) /* of a table that is not detailed */
+        return PyObject_CallFunction(on_evict, "OOs", leaver->key, leaver->value, reason);
+    return PyObject_CallFunction(on_evict, "OOsILL", leaver->key, leaver->value, reason,
+                                 (unsigned)leaver->frequency, (long long)leaver->soft,
+                                 (long long)leaver->deadline);
+}
+
 void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict)
 {
     static const char *const reasons[] = {"evicted", "rejected", "expired", NULL};
     for (unsigned i = 0; i < leavers->count; i++) {
         cc_leaver leaver = leavers->at[i];
         if (on_evict != NULL && reasons[leaver.reason] != NULL) {
-            PyObject *result = PyObject_CallFunction(on_evict, "OOs", leaver.key, leaver.value,
-                                                     reasons[leaver.reason]);
+            PyObject *result = call_on_evict(on_evict, &leaver, reasons[leaver.reason]);
             if (result == NULL)
                 PyErr_WriteUnraisable(on_evict);
             Py_XDECREF(result);
@@ -163,7 +177,8 @@ static CC_NOINLINE cc_result look_up_slowly(cc_table *table, PyObject *key, uint
     if (!cc_table_now_if_expiring(table, &now))
         return CC_FAILED;
     cc_result result = cc_table_find(table, key, hash, &record);
-    if (result == CC_FOUND && !cc_table_expired(table, record, now)) {
+    if (result == CC_FOUND && !cc_table_expired(table, record, now)
+        && !cc_table_stale(table, record, now)) {
         *value = Py_NewRef(cc_record_value(record));
         cc_policy_hit(&table->policy, &record->meta);
         return CC_FOUND;
@@ -247,12 +262,20 @@ void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leav
     leaver->key = cc_record_key(record);
     leaver->value = cc_record_value(record);
     leaver->reason = reason;
+    leaver->deadline = 0;
+    if (CC_UNLIKELY(table->detailed)) {
+        leaver->frequency = cc_table_frequency(table, record);
+        leaver->soft = cc_table_soft(table, record);
+        leaver->deadline = cc_table_deadline(table, record);
+    }
     bool indexed = cc_index_remove(&table->index, record->meta.hash, slot);
     CC_ASSERT(indexed);
     (void)indexed;
     table->expiring -= record->meta.expiry != 0;
     if (slot < table->deadlines_room)
         table->deadlines[slot] = 0;
+    if (slot < table->softs_room)
+        table->softs[slot] = 0;
     cc_policy_remove(&table->policy, slot, reason);
     table->version++;
     table->left[reason]++;
@@ -277,9 +300,13 @@ static CC_COLD void compact(cc_table *table)
         cc_index_add(&fresh, table->policy.records[to].meta.hash, to);
         if (to < table->deadlines_room)
             table->deadlines[to] = slot < table->deadlines_room ? table->deadlines[slot] : 0;
+        if (to < table->softs_room)
+            table->softs[to] = slot < table->softs_room ? table->softs[slot] : 0;
     }
     for (size_t slot = table->policy.used; slot < table->deadlines_room; slot++)
         table->deadlines[slot] = 0;
+    for (size_t slot = table->policy.used; slot < table->softs_room; slot++)
+        table->softs[slot] = 0;
     cc_index_free(&table->index);
     table->index = fresh;
     table->hand = 0;
@@ -377,12 +404,19 @@ CC_INLINE bool is_far(const cc_item *item)
     return item->ttl >= CC_FAR_SECONDS && isfinite(item->ttl);
 }
 
+/* Room in the side arrays that the item's lifetimes need; false: no memory. */
+static bool has_deadlines(cc_table *table, const cc_item *item)
+{
+    return (!is_far(item) || cc_table_fit_deadlines(table))
+           && (item->soft == 0 || cc_table_fit_softs(table));
+}
+
 /* Memory for one more entry, so that nothing can fail later; false: none, nothing changed. */
-static bool reserve(cc_table *table, bool far)
+static bool reserve(cc_table *table, const cc_item *item)
 {
     if (!cc_policy_reserve(&table->policy))
         return false;
-    if (far && !cc_table_fit_deadlines(table))
+    if (!has_deadlines(table, item))
         return false;
     if (CC_LIKELY(!cc_index_full(&table->index)))
         return true;
@@ -396,7 +430,7 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
                            cc_leavers *leavers)
 {
     uint32_t slot = cc_table_slot(table, record);
-    if (is_far(item) && !cc_table_fit_deadlines(table)) {
+    if (!has_deadlines(table, item)) {
         PyErr_NoMemory();
         return CC_FAILED;
     }
@@ -408,11 +442,12 @@ static cc_result overwrite(cc_table *table, cc_record *record, const cc_item *it
     if (leavers->count == CC_LEAVERS)
         return CC_AGAIN;
     cc_table_set_ttl(table, record, now, item->ttl); /* there is memory for it */
+    cc_table_set_soft(table, record, now, item->soft);
     cc_policy_set_load(&table->policy, slot, item->size, item->cost);
     cc_leaver *leaver = &leavers->at[leavers->count++];
     leaver->key = NULL;
     leaver->value = cc_record_value(record);
-    leaver->reason = CC_DELETED;
+    leaver->reason = CC_DELETED; /* nobody is told */
     record->b = (uintptr_t)Py_NewRef(item->value);
     table->writes++;
     return CC_FOUND;
@@ -473,7 +508,7 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     if (result == CC_FOUND)
         return overwrite(table, record, item, now, leavers);
 
-    if (CC_UNLIKELY(!reserve(table, is_far(item)))) {
+    if (CC_UNLIKELY(!reserve(table, item))) {
         PyErr_NoMemory();
         return CC_FAILED;
     }
@@ -489,8 +524,10 @@ static cc_result set(cc_table *table, cc_item *item, uint32_t hash, cc_leavers *
     record = &table->policy.records[slot];
     record->a = (uintptr_t)Py_NewRef(item->key);
     record->b = (uintptr_t)Py_NewRef(item->value);
-    if (!lasting)
+    if (!lasting) {
         cc_table_set_ttl(table, record, now, item->ttl); /* reserve() saw to its memory */
+        cc_table_set_soft(table, record, now, item->soft);
+    }
     if (CC_UNLIKELY(item->frequency != 0))
         cc_policy_set_frequency(&table->policy, slot, item->frequency);
     table->version++;

@@ -48,6 +48,9 @@ typedef struct {
     uint64_t expiring;   /* entries with an expiry */
     int64_t *deadlines;  /* ms, of slots whose expiry is too far for a record; 0: it is not */
     size_t deadlines_room;
+    int64_t *softs;      /* ms, from when on a look-up of that slot is a miss; 0: not before it expires */
+    size_t softs_room;
+    bool detailed;       /* on_evict is told more: see cc_leavers_release */
 } cc_table;
 
 /* What left the table in one operation, to be released once the table is consistent. */
@@ -55,6 +58,8 @@ enum { CC_LEAVERS = 8 };
 typedef struct {
     PyObject *key, *value;
     cc_reason reason;
+    uint32_t frequency;     /* these three only of a detailed table */
+    int64_t soft, deadline; /* ms; INT64_MAX: never */
 } cc_leaver;
 typedef struct {
     unsigned count;
@@ -83,8 +88,9 @@ int cc_table_traverse(const cc_table *table, visitproc visit, void *arg);
 /* Bytes of memory held beside the struct itself, keys and values. */
 size_t cc_table_memory(const cc_table *table);
 
-/* Grows the deadlines to the policy's room; false: no memory. */
+/* Grow the deadlines, or the soft ones, to the policy's room; false: no memory. */
 bool cc_table_fit_deadlines(cc_table *table);
+bool cc_table_fit_softs(cc_table *table);
 
 /* Reads the clock, in ms; false: the timer failed. Moves the base when it is 24.8 days old: a time
    that was read before stays good. */
@@ -107,6 +113,7 @@ typedef struct {
     PyObject *key, *value;
     uint64_t size; /* bytes, where the table counts them; else 0 */
     double ttl;    /* seconds; infinity: never expires */
+    double soft;   /* seconds until look-ups miss what is there still; 0: ttl */
     double cost;   /* of computing it, relative to others; 1: like the others */
     uint32_t frequency; /* a new entry's; 0: what the policy knows of its key */
     bool keep;      /* a look-up first: what is there stays, and is returned in `kept` */
@@ -122,7 +129,8 @@ cc_result cc_table_set(cc_table *table, cc_item *item, PyObject *on_evict);
 cc_result cc_table_remove(cc_table *table, PyObject *key, cc_leavers *leavers);
 
 /* Calls on_evict(key, value, reason), if there is one, for what was evicted, rejected or expired;
-   then drops the references. Runs any code: the table must be consistent. */
+   then drops the references. Runs any code: the table must be consistent. Of a detailed table it is
+   on_evict(key, value, reason, frequency, soft, deadline), times in ms of the table's clock. */
 void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict);
 
 /* Takes an entry out, live or expired: its references go to the leaver. */
@@ -147,6 +155,13 @@ bool cc_table_count_bytes(cc_table *table, const uint64_t *sizes);
 
 /* Sets when an entry expires, in seconds from `now`; infinity: never. false: no memory. */
 bool cc_table_set_ttl(cc_table *table, cc_record *record, int64_t now, double ttl);
+
+/* Sets from when on look-ups miss an entry that expires later; 0: not before. There is room for it. */
+void cc_table_set_soft(cc_table *table, cc_record *record, int64_t now, double soft);
+
+/* When look-ups begin to miss an entry, and when it expires, in ms; INT64_MAX: never. */
+int64_t cc_table_soft(const cc_table *table, const cc_record *record);
+int64_t cc_table_deadline(const cc_table *table, const cc_record *record);
 
 /* Seconds until the entry expires; infinity: never. */
 double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now);
@@ -185,12 +200,22 @@ CC_INLINE bool cc_table_expired(cc_table *table, cc_record *record, int64_t now)
            && cc_table_expired_indeed(table, record, now);
 }
 
-/* True when an entry has surely not expired; no Python code is run to find out. */
+/* True when look-ups miss an entry that has not expired. */
+CC_INLINE bool cc_table_stale(const cc_table *table, const cc_record *record, int64_t now)
+{
+    size_t slot = cc_table_slot(table, record);
+    return slot < table->softs_room && table->softs[slot] != 0 && table->softs[slot] <= now;
+}
+
+/* True when an entry is surely there for a look-up; no Python code is run to find out. */
 CC_INLINE bool cc_table_fresh(const cc_table *table, const cc_record *record)
 {
-    return record->meta.expiry == 0
-           || (table->timer == NULL
-               && cc_clock_ms() - table->base < (int64_t)record->meta.expiry);
+    if (record->meta.expiry == 0)
+        return true;
+    if (table->timer != NULL)
+        return false;
+    int64_t now = cc_clock_ms();
+    return now - table->base < (int64_t)record->meta.expiry && !cc_table_stale(table, record, now);
 }
 
 CC_INLINE uint32_t cc_table_frequency(const cc_table *table, const cc_record *record)
