@@ -35,12 +35,15 @@ VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "str
 VECTORS += sorted(glob("src/core/cc_vectors*.c"))
 CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
+TIERED = ["src/python/cc_tiered.c"]
+TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
-    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO})],
+    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
     "_flight": [],
     "_memo": MEMO,
     "_simulate": CORE,
+    "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
 }
 

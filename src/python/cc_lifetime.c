@@ -143,7 +143,7 @@ void cc_table_set_soft(cc_table *table, cc_record *record, int64_t now, double s
 {
     if (soft == 0 || record->meta.expiry == 0)
         return;
-    int64_t at = now + in_ms(soft);
+    int64_t at = soft < 0 ? INT64_MIN : now + in_ms(soft);
     table->softs[cc_table_slot(table, record)] = at != 0 ? at : 1;
 }
 

@@ -113,7 +113,7 @@ typedef struct {
     PyObject *key, *value;
     uint64_t size; /* bytes, where the table counts them; else 0 */
     double ttl;    /* seconds; infinity: never expires */
-    double soft;   /* seconds until look-ups miss what is there still; 0: ttl */
+    double soft;   /* seconds until look-ups miss what is there still; 0: ttl; below: always */
     double cost;   /* of computing it, relative to others; 1: like the others */
     uint32_t frequency; /* a new entry's; 0: what the policy knows of its key */
     bool keep;      /* a look-up first: what is there stays, and is returned in `kept` */

@@ -1,0 +1,680 @@
+"""Tiered: what a look-up does when the process's own memory does not have the answer.
+
+A hit is C (src/python/cc_tiered.c). Here is the miss: one body of logic, `Tiered._fetch`, a generator
+that yields what is to be asked of tiers and of the loader. A thread runs it by `drive`, an event loop
+by tiers/tasks.py. The rest of a TieredCache is Python (tiers/tiered.py).
+
+Single flight: `flights` has, for each key that is being loaded or written, its Load. Who finds one
+there waits for it. A load whose key is no longer its own in `flights` has been overtaken by a write
+or an invalidation: what it brings is returned to those who waited for it, and kept nowhere. Between
+two steps that belong together no Python code runs, so the GIL makes them one.
+"""
+
+cimport cython
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.math cimport INFINITY, log
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+
+from cachecore._arrays cimport is_array, snapshot
+from cachecore._core cimport Cache, put
+from cachecore.cc_table cimport *
+from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
+from cachecore.cc_tiered cimport cc_tiered_install
+
+from random import random
+
+from cachecore._envelope import Sealed, unseal, wire_keys
+from cachecore.sentinel import MISSING
+from cachecore.settings import sequence_of
+
+# What a generator yields: (one of these, a Level or None, what it is about).
+GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
+NEVER = INT64_MAX
+
+cdef enum:
+    GENERATION_MS = 1000  # how long a generation that was read is believed
+    LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
+    SAME_MS = 20  # by which times that went through two clocks may differ
+
+cdef double FAR_SECONDS = 3e9  # as good as never, and finite
+
+cdef object FETCH = object()  # of `look`: it must be asked for
+cdef unsigned long era = 0  # forks before now: loads of another era have lost their thread
+
+
+def begin_era():
+    """In a child process nobody ends the loads of its parent."""
+    global era
+    era += 1
+
+
+# --- what is under way ----------------------------------------------------------------------------
+
+@cython.final
+@cython.freelist(16)
+cdef class Load:
+    """Some keys that one thread or task loads or writes, and what became of them."""
+
+    cdef public dict values    # by key: what was found, or MISSING
+    cdef public dict errors    # by key: what the loader raised instead; None: nothing
+    cdef public object failure  # what ended it before its end
+    cdef public object refresh  # keys that are to be refreshed behind the caller's back; or None
+    cdef public object known   # of a refresh, by key: the soft expiry that is to be improved on
+    cdef public dict fallback  # by key: what to return where the loader fails; None: nothing
+    cdef public object doubtful  # what a tier had, whose tags are to be looked at
+    cdef public bint writing   # its tiers are being written: no write may overtake it
+    cdef public bint write     # it brings a value of the caller's, or takes one away
+    cdef public bint ended
+    cdef public list waiters   # called at its end
+    cdef public object loop    # the event loop of its task; None: it is a thread's
+    cdef public list keys      # what its loader is to load
+    cdef public object parent  # the load whose loader began this one; None: nobody's
+    cdef public list waits     # loads that its end waits for
+    cdef public dict sealed    # by key: what a tier had
+    cdef readonly unsigned long thread
+    cdef readonly unsigned long era
+
+    def __cinit__(self):
+        self.thread = PyThread_get_thread_ident()
+        self.era = era
+
+    def await_end(self, wake):
+        """Have `wake()` called at the end; False: it has ended, and it will not be called."""
+        if self.ended:
+            return False
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(wake)
+        return True
+
+    def remember(self, key, value):
+        """A value to return if the loader fails."""
+        if self.fallback is None:
+            self.fallback = {}
+        self.fallback[key] = value
+
+    def end_with(self, error, keys):
+        """An error is everyone's who waits; of what stops a thread or a task, only its own."""
+        if isinstance(error, Exception):
+            self.errors = dict.fromkeys(keys, error)
+        else:
+            self.failure = error
+
+    def error(self):
+        """What the loader raised for some key, or None."""
+        return next(iter(self.errors.values())) if self.errors else None
+
+    @property
+    def lost(self):
+        """Whether it began before this process was forked."""
+        return self.era != era
+
+
+@cython.final
+cdef class Tagged:
+    """A value with tags, as the innermost cache keeps it: always looked at before it is returned."""
+
+    cdef readonly object value
+    cdef readonly tuple tags
+    cdef readonly int64_t soft  # Unix ms
+    cdef uint64_t epoch
+
+
+@cython.final
+cdef class Failed:
+    """In place of one value of a batch: why it could not be loaded."""
+
+    cdef readonly object error
+
+    def __init__(self, error):
+        self.error = error
+
+
+cdef class Level:
+    """A tier as one cache sees it: its counts, its generation, and the writes it has missed."""
+
+    cdef public object tier
+    cdef public object ledger         # the writes it has missed; None: none
+    cdef public bint exclusive        # it keeps what left the innermost cache, and only that
+    cdef public uint64_t generation
+    cdef public int64_t generation_read  # Unix ms; 0: not yet
+    cdef public bytes generation_key
+    cdef public dict tags             # by tag id: (generation, when it was read)
+    cdef public uint64_t hits, misses, errors, timeouts, writes, deletes
+    cdef public uint64_t bytes_read, bytes_written
+    cdef public dict refused          # what was no value of ours: counts by reason
+    cdef uint64_t latencies[LATENCIES]
+
+    def __init__(self, tier, bytes prefix, exclusive):
+        self.tier = tier
+        self.exclusive = exclusive
+        self.generation_key = prefix + b"\0generation"
+        self.tags = {}
+        self.refused = {}
+
+    cdef int took(self, int64_t begin) except -1:
+        cdef int64_t micros = (cc_nanoseconds() - begin) // 1000
+        cdef int bucket = 0
+        while micros > 1 and bucket < LATENCIES - 1:
+            micros >>= 1
+            bucket += 1
+        self.latencies[bucket] += 1
+        return 0
+
+    def failed(self, error):
+        """Count a failure."""
+        self.errors += 1
+        if isinstance(error, TimeoutError):
+            self.timeouts += 1
+
+    def histogram(self):
+        """Calls by how long they took: bucket i counts those of 2^i ... 2^(i + 1) - 1 us."""
+        return [self.latencies[i] for i in range(LATENCIES)]
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+cdef class Tiered:
+    """The compiled part of TieredCache: look-ups, loads, and what keeps them apart."""
+
+    cdef public Cache l0  # these two first: cc_tiered.h declares them too
+    cdef public int slow
+    cdef public bint closed
+    cdef public bint distrusted    # invalidations may be missed: l0 is neither read nor filled
+    cdef public bint awaits        # the loader is a coroutine function
+    cdef public bint raw           # values are bytes without envelopes
+    cdef public dict flights
+    cdef public list levels
+    cdef public object absent      # keys known to have no value, a Cache; None: not remembered
+    cdef public object cooling     # keys whose refresh has failed just now, a Cache
+    cdef public object loader      # a Loader, or None
+    cdef public dict leaving       # by key: what has left l0 and is to go to the first tier
+    cdef public object codec
+    cdef public bytes prefix       # of all wire keys
+    cdef public object timer       # Unix seconds; None: the system's clock
+    cdef public dict tag_epochs
+    cdef public uint64_t epoch
+    cdef public double lifetime, jitter, early  # seconds; shares; beta of XFetch
+    cdef public int64_t revalidate_ms, error_ms  # how long after its expiry a value may be returned
+    cdef public double negative    # seconds that an absence is remembered; 0: it is not
+    cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
+    cdef public uint64_t negative_hits, overtaken
+
+    def __cinit__(self, *args, **kwargs):
+        self.l0 = Cache(1)
+        self.slow = 1  # until __init__ is through
+        self.flights = {}
+        self.levels = []
+        self.tag_epochs = {}
+        self.leaving = {}
+
+    cdef int64_t now(self) except? -1:
+        if self.timer is not None:
+            return <int64_t>(<double>self.timer() * 1000 + 0.5)
+        return cc_clock_unix_ms()
+
+    def now_ms(self):
+        """The time, in Unix ms."""
+        return self.now()
+
+    # --- look-ups
+
+    def get_many(self, keys, default=None):
+        """The values of an iterable of keys, as a list aligned with it; `default` where absent.
+
+        What is not here is asked of each tier in one call, and the rest of the loader in one. What
+        the loader raised for some of the keys is raised when the others have been kept.
+        """
+        cdef Py_ssize_t i
+        cdef list values, missing
+        fast = sequence_of(keys)
+        for key in fast:
+            if not cc_key_is_plain(key):
+                raise no_key(key)
+        if self.slow:
+            values = [MISSING] * len(fast)
+            self.l0.table.misses += len(values)
+        else:
+            values = self.l0.get_many(fast, MISSING)
+        missing = [i for i in range(len(values)) if values[i] is MISSING]
+        if missing:
+            found = self.missed_many([fast[i] for i in missing])
+            for i in missing:
+                value = found[fast[i]]
+                values[i] = default if value is MISSING else value
+        return values
+
+    def missed_many(self, keys):
+        """The values of keys that the innermost cache does not tell, a dict; for threads."""
+        cdef Load load = Load()
+        self.check_caller()
+        found, rest = self.look_many(keys, load)
+        if rest:
+            found.update(run(self, self.fetch(rest, load)))
+        if load.refresh is not None:
+            self.refresh_later(load.refresh)
+        return found
+
+    def here(self, key):
+        """A hit, or MISSING."""
+        if not cc_key_is_plain(key):
+            raise no_key(key)
+        if self.slow:
+            self.l0.table.misses += 1
+            return MISSING
+        return self.l0.get(key, MISSING)
+
+    def check_caller(self):
+        """Raises what there is to say against a synchronous call."""
+        if self.closed:
+            raise ValueError("this cache is closed")
+        if self.awaits:
+            raise TypeError("the loader is a coroutine function: use the asynchronous methods")
+
+    def look_many(self, keys, Load load):
+        """What is known of keys without asking anyone, a dict, and a list of the others."""
+        cdef dict found = {}
+        cdef list rest = []
+        for key in dict.fromkeys(keys):
+            value = self.look(key, load)
+            if value is FETCH:
+                rest.append(key)
+            else:
+                found[key] = value
+        return found, rest
+
+    cdef object look(self, object key, Load load):
+        """What is known of a key without asking anyone: its value, or MISSING, or FETCH. A miss has
+        been counted. Notes what is to be refreshed, and what to return if the loader fails."""
+        cdef int64_t table_now, now, soft
+        cdef cc_record *record
+        cdef cc_table *table = &self.l0.table
+        cdef Tagged tagged
+        if (not self.distrusted
+                and cc_table_peek(table, <PyObject *>key, &table_now, &record) == CC_FOUND):
+            if not cc_table_stale(table, record, table_now):
+                table.misses -= 1
+                return cc_counted_hit(table, record)
+            value = <object>cc_record_value(record)
+            soft = cc_table_deadline(table, record) - table_now
+            now = self.now()
+            if type(value) is not Tagged:
+                soft += now - max(self.revalidate_ms, self.error_ms)
+                return self.stale(key, value, soft, now, load)
+            tagged = <Tagged>value
+            for tag in tagged.tags:
+                if self.tag_epochs.get(tag, 0) > tagged.epoch:
+                    self.l0.delete(key)
+                    return FETCH
+            if now < tagged.soft:
+                table.misses -= 1
+                table.policy.tick += 1  # a hit; the entry's own count is left alone
+                return tagged.value
+            return self.stale(key, tagged.value, tagged.soft, now, load)
+        if self.leaving and not self.distrusted:
+            left = self.leaving.pop(key, None)
+            if left is not None and self.now() < left[1]:
+                put(self.l0, key, left[0], INFINITY if left[2] == NEVER
+                    else <int64_t>(left[2] - self.now()) / 1000.0, 1, False, left[3],
+                    0 if left[1] == left[2] else <int64_t>(left[1] - self.now()) / 1000.0)
+                return left[0]
+        if self.absent is not None and key in self.absent:
+            self.negative_hits += 1
+            return MISSING
+        return FETCH
+
+    cdef object stale(self, object key, object value, int64_t soft, int64_t now, Load load):
+        """A value that is to be refreshed, if it may be returned meanwhile; else FETCH."""
+        if load.known is None:
+            if now < soft:
+                self.early_refreshes += 1
+            elif now < soft + self.revalidate_ms:
+                self.stale_revalidated += 1
+            elif now < soft + self.error_ms and key in self.cooling:
+                self.stale_errors += 1
+                return value
+            else:
+                if now < soft + self.error_ms:
+                    load.remember(key, value)
+                return FETCH
+            if key not in self.flights and key not in self.cooling:
+                if load.refresh is None:
+                    load.refresh = {}
+                load.refresh[key] = soft
+            return value
+        load.remember(key, value)
+        return FETCH
+
+    # --- flights
+
+    def claim(self, Load load, list keys):
+        """The keys that nobody has under way, now ours; and (key, load) of the others."""
+        cdef list mine = [], others = []
+        cdef Load other
+        for key in keys:
+            other = self.flights.get(key)
+            if other is None or other.era != era:
+                self.flights[key] = load
+                mine.append(key)
+            else:
+                others.append((key, other))
+        return mine, others
+
+    def claim_write(self, Load load, keys):
+        """The keys that no other write has under way, now ours; and the loads to wait for.
+
+        A write overtakes a load, unless that has begun to write its tiers.
+        """
+        cdef list mine = [], others = []
+        cdef Load other
+        load.write = load.writing = True
+        for key in keys:
+            other = self.flights.get(key)
+            if other is None or other.era != era or not other.writing:
+                self.flights[key] = load
+                mine.append(key)
+            elif other is not load:
+                others.append(other)
+        return mine, others
+
+    def land(self, Load load, keys):
+        """End a load: its keys are free, and who waited goes on."""
+        cdef list waiters
+        for key in keys:
+            if self.flights.get(key) is load:
+                del self.flights[key]
+        load.ended = True
+        waiters, load.waiters = load.waiters, None
+        if waiters is not None:
+            for wake in waiters:
+                wake()
+
+    def overtake(self, keys):
+        """Have what is being loaded for these keys kept nowhere."""
+        cdef Load load
+        for key in keys:
+            load = self.flights.get(key)
+            if load is not None and not load.write:
+                del self.flights[key]
+
+    # --- a fetch, for threads and for tasks
+
+    def fetch(self, list keys, Load load):
+        """A generator that returns the values of keys, a dict, whoever loads them."""
+        cdef dict found, values = {}
+        cdef list mine, others, rest = keys
+        cdef Load other
+        error = None
+        while rest:
+            mine, others = self.claim(load, rest)
+            if mine:
+                yield RUN, load, mine
+                values.update(load.values)
+                error = load.error() or error
+            rest = []
+            for key, other in others:
+                if not (yield WAIT, None, other):  # its end depends on this call's
+                    other = Load()
+                    yield RUN, other, [key]
+                if other.failure is not None or other.write:
+                    rest.append(key)
+                elif other.errors is not None and key in other.errors:
+                    error = other.errors[key]
+                else:
+                    values[key] = other.values.get(key, MISSING)
+            if rest:
+                load = Load()
+                found, rest = self.look_many(rest, load)
+                values.update(found)
+        if error is not None:
+            raise error
+        return values
+
+    def steps(self, Load load, list keys):
+        """A generator that looks for keys in the tiers, has the others loaded, and keeps them."""
+        cdef int64_t now = self.now(), begin
+        cdef Level level
+        cdef list rest = keys, ask, found, wires, failed = []
+        cdef Py_ssize_t at, i, count
+        load.values = {}
+        for at in range(len(self.levels)):
+            if not rest:
+                break
+            level = <Level>self.levels[at]
+            ask, left = rest, []
+            if level.ledger is not None:
+                ask, left = level.ledger.readable(rest)
+                if not ask:
+                    continue
+            wires = wire_keys(self.prefix, ask)
+            count = len(wires)
+            if not self.raw and now - level.generation_read >= GENERATION_MS:
+                wires.append(level.generation_key)
+            begin = cc_nanoseconds()
+            try:
+                datas = yield GET, level, wires
+                level.took(begin)
+            except Exception as error:
+                level.failed(error)
+                failed.append(level)
+                datas = getattr(error, "values", None)
+            if datas is None or len(datas) != len(wires):
+                continue
+            if len(wires) > count:
+                yield from self.generation_found(level, datas[count], now)
+            found, rest = [], left
+            for i in range(count):
+                data = datas[i]
+                if data is None:
+                    rest.append(ask[i])
+                elif self.accept(load, ask[i], data, now, level):
+                    found.append(ask[i])
+                else:
+                    sealed = load.doubtful
+                    if sealed is not None and (yield from self.tags_hold(level, sealed.tags, now)):
+                        self.take(load, ask[i], sealed, now)
+                        found.append(ask[i])
+                    else:
+                        rest.append(ask[i])
+            level.hits += len(found)
+            level.misses += count - len(found)
+            if found and (at > 0 or level.exclusive):
+                yield from self.climb(load, found, at, failed, now)
+        if rest:
+            yield from self.load_rest(load, rest, failed)
+
+    cdef bint accept(self, Load load, object key, object data, int64_t now, Level level) except -1:
+        """Keeps what a tier had, if it is good. False with `doubtful`: its tags must be looked at."""
+        load.doubtful = None
+        level.bytes_read += len(data)
+        if self.raw:
+            soft, hard = self.lifetimes(now, None)
+            self.keep(load, key, data, now, soft, hard, soft)
+            return True
+        sealed = unseal(data, key, self.codec, now, level.generation, self.prefix)
+        if type(sealed) is not Sealed:
+            level.refused[sealed] = level.refused.get(sealed, 0) + 1
+            return False
+        if sealed.tags:
+            load.doubtful = sealed
+            return False
+        return self.take(load, key, sealed, now)
+
+    def accept_late(self, Load load, key, data, int64_t now, Level level):
+        """Keep what a tier had, if it is good and has no tags; whether it is."""
+        return self.accept(load, key, data, now, level)
+
+    cdef bint take(self, Load load, object key, object sealed, int64_t now) except -1:
+        """Keeps what a tier had, unless it is too old."""
+        cdef int64_t soft = sealed.soft, hard = sealed.hard, due
+        due = soft
+        if load.known is not None and soft <= <int64_t>load.known[key] + SAME_MS:
+            load.remember(key, sealed.value)
+            return False
+        if self.early != 0 and soft != NEVER:
+            due -= <int64_t>(-log(1 - <double>random()) * self.early * <double>sealed.load * 1000)
+        if now >= due:
+            if self.stale(key, sealed.value, soft, now, load) is FETCH:
+                return False
+            due = now
+        if load.sealed is None:
+            load.sealed = {}
+        load.sealed[key] = sealed
+        self.keep(load, key, sealed.value, now, soft, hard, due, sealed.tags)
+        return True
+
+    cdef object keep(self, Load load, object key, object value, int64_t now, int64_t soft,
+                     int64_t hard, int64_t due, tuple tags=()):
+        """Keeps a value in the innermost cache, unless it was overtaken; notes it as the outcome.
+        `due`: when it is to be refreshed, in ms as the others; at the latest at `soft`."""
+        cdef Tagged tagged
+        cdef double ttl, wait
+        if self.flights.get(key) is not load or self.distrusted or self.closed:
+            self.overtaken += self.flights.get(key) is not load
+            load.values[key] = snapshot(value) if is_array(value) else value
+            return None
+        if is_array(value):
+            value = snapshot(value)
+        load.values[key] = value
+        if self.absent is not None:
+            self.absent.delete(key)
+        ttl = FAR_SECONDS if hard == NEVER else (hard - now) / 1000.0
+        wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
+        if tags:
+            tagged = Tagged()
+            tagged.value, tagged.soft, tagged.epoch = value, soft, self.epoch
+            tagged.tags = tuple([tag for tag, _ in tags])
+            value, wait = tagged, -1
+        elif wait == 0 and hard == NEVER:
+            ttl = INFINITY
+        put(self.l0, key, value, ttl, 1, False, 0, wait)
+        return None
+
+    def kept(self, Load load, key, value, int64_t now, int64_t soft, int64_t hard, double seconds,
+             tuple tags=()):
+        """Keep what was loaded in so many seconds, or set, in the innermost cache."""
+        cdef int64_t due = soft
+        if self.early != 0 and soft != NEVER:
+            due -= <int64_t>(-log(1 - <double>random()) * self.early * seconds * 1000)
+            due = max(due, now + 1)
+        self.keep(load, key, value, now, soft, hard, due, tags)
+
+    def lifetimes(self, int64_t now, ttl):
+        """When a value of now is to be refreshed, and when it is no good any more; Unix ms."""
+        cdef double seconds = self.lifetime if ttl is None else ttl
+        cdef int64_t soft
+        if seconds > FAR_SECONDS:
+            return NEVER, NEVER
+        if self.jitter != 0:
+            seconds *= 1 - self.jitter * <double>random()
+        soft = now + max(1, <int64_t>(seconds * 1000))
+        return soft, soft + max(self.revalidate_ms, self.error_ms)
+
+
+# --- the driver of threads ------------------------------------------------------------------------
+
+cdef object perform(Tiered self, tuple call):
+    op, level, arg = call
+    if op == GET:
+        return (<Level>level).tier.get_many(arg)
+    if op == RUN:
+        return drive(self, <Load>level, arg)
+    return self.perform(op, level, arg)  # what takes longer
+
+
+cdef object run(Tiered self, object steps):
+    """What a generator of calls returns, when a thread makes them."""
+    send, throw = steps.send, steps.throw
+    try:
+        call = send(None)
+        while True:
+            try:
+                result = perform(self, call)
+            except BaseException as error:
+                call = throw(error)
+            else:
+                call = send(result)
+    except StopIteration as end:
+        return end.value
+
+
+cdef object drive(Tiered self, Load load, list keys):
+    """Runs a load to its end in this thread."""
+    try:
+        run(self, self.steps(load, keys))
+    except BaseException as error:
+        load.end_with(error, keys)
+        if load.failure is not None:
+            raise
+    finally:
+        self.land(load, keys)
+    if load.refresh is not None:
+        self.refresh_later(load.refresh)
+        load.refresh = None
+
+
+def run_sync(Tiered self, steps):
+    """What a generator of calls returns, when this thread makes them."""
+    return run(self, steps)
+
+
+def run_load(Tiered self, Load load, list keys):
+    """Run a load of keys that it has claimed to its end in this thread."""
+    drive(self, load, keys)
+
+
+def leaves_to(Tiered self, on_leave):
+    """Have `on_leave(key, value, reason, frequency, soft, deadline)` told what the innermost cache
+    lets go; `soft` and `deadline` in ms of its clock."""
+    self.l0.on_evict = on_leave
+    self.l0.plain = False
+    self.l0.table.detailed = True
+
+
+def clock_ahead(Tiered self):
+    """Unix ms less the ms of the innermost cache's clock."""
+    cdef int64_t now
+    cc_table_now(&self.l0.table, &now)
+    return self.now() - now
+
+
+cdef object missed(object cache, object key, object default):
+    cdef Tiered self = <Tiered>cache
+    cdef Load load
+    if not cc_key_is_plain(key):
+        raise no_key(key)
+    self.l0.table.misses += 1
+    if self.slow:
+        value = self.missed_many([key])[key]
+        return default if value is MISSING else value
+    if self.awaits:
+        self.check_caller()
+    load = Load.__new__(Load)
+    value = self.look(key, load)
+    if value is FETCH:
+        if key in self.flights:
+            value = run(self, self.fetch([key], load))[key]
+        else:
+            self.flights[key] = load
+            drive(self, load, [key])
+            if load.errors is not None:
+                raise load.error()
+            value = load.values[key]
+    if load.refresh is not None:
+        self.refresh_later(load.refresh)
+    return default if value is MISSING else value
+
+
+cdef object no_key(object key):
+    return TypeError(f"a key must be a str, bytes or int, not {type(key).__name__}")
+
+
+cdef int install() except -1:
+    cdef Tiered tiered = Tiered()
+    cdef size_t start = <size_t><PyObject *>tiered
+    return cc_tiered_install(<PyTypeObject *>Tiered, <size_t>&tiered.l0 - start,
+                             <size_t>&tiered.slow - start, missed)
+
+
+install()

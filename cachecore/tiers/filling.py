@@ -1,0 +1,210 @@
+"""What a miss brings upward: values that climb from lower tiers, values that the loader loads."""
+
+from __future__ import annotations
+
+import os
+from time import perf_counter
+from typing import Any
+
+from cachecore._envelope import seal, wire_keys
+from cachecore._tiered import ADD, DELETE, GET, LOAD, NEVER, SET, SLEEP, Failed, Level, Load
+from cachecore.sentinel import MISSING
+from cachecore.tiers.base import Item
+from cachecore.tiers.generations import Calls, Generations
+
+POLL = 0.01  # seconds between two looks whether another process has loaded a key
+
+
+class Filling(Generations):
+    """The part of a cache with tiers that fills the upper ones from below."""
+
+    lease: float | None
+
+    def climb(self, load: Load, keys: list[Any], at: int, failed: list[Level], now: int) -> Calls:
+        """Put what the tier at `at` had into those above it, and out of it if it is exclusive."""
+        levels = [level for level in self.levels[:at] if not level.exclusive]
+        yield from self.write_levels(load, keys, levels, failed, now)
+        level = self.levels[at]
+        if level.exclusive:
+            yield from self._try(level, DELETE, wire_keys(self.prefix, keys))
+
+    def write_levels(
+        self, load: Load, keys: list[Any], levels: list[Level], failed: list[Level], now: int
+    ) -> Calls:
+        """Write values of a load to tiers; a failure is counted, and what it does not do is lost."""
+        levels = [level for level in levels if level not in failed and level.ledger is None]
+        if not levels:
+            return
+        keys = [key for key in keys if self.flights.get(key) is load]
+        load.writing = True
+        for level in levels:
+            if not keys:
+                break
+            try:
+                yield from self.generation_known(level, now)
+                items = []
+                for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
+                    items.append((yield from self._item(load, level, key, wire, now)))
+                yield SET, level, items
+            except TypeError:
+                raise  # the value cannot be written down
+            except Exception as error:
+                level.failed(error)
+                failed.append(level)
+                continue
+            level.writes += len(items)
+            level.bytes_written += sum(len(item.data) for item in items)
+            gone = [key for key in keys if self.flights.get(key) is not load]
+            if gone:  # invalidated while it was written
+                yield from self._try(level, DELETE, wire_keys(self.prefix, gone))
+                keys = [key for key in keys if self.flights.get(key) is load]
+        load.writing = False
+
+    def _item(self, load: Load, level: Level, key: Any, wire: bytes, now: int) -> Calls:
+        """What a tier is to keep of a load's value."""
+        value = load.values[key]
+        sealed = load.sealed[key]
+        hard = sealed.hard
+        lifetime = None if hard == NEVER else max(1, hard - now)
+        if self.raw:
+            return Item(wire, raw_bytes(value), lifetime)
+        numbers = [number for number, _ in sealed.tags]
+        tags = (yield from self.tags_known(level, numbers, now)) if numbers else ()
+        data = seal(
+            key, value, self.codec, written=sealed.written, soft=sealed.soft, hard=hard,
+            load=sealed.load, generation=level.generation, tags=tags, namespace=self.prefix,
+        )  # fmt: skip
+        return Item(wire, data, lifetime)
+
+    def _try(self, level: Level, kind: int, arg: Any) -> Calls:
+        """A call of a tier whose failure is counted, and no more."""
+        try:
+            return (yield kind, level, arg)
+        except Exception as error:
+            level.failed(error)
+            return None
+
+    # --- loading
+
+    def load_rest(self, load: Load, keys: list[Any], failed: list[Level]) -> Calls:
+        """Have the loader load keys that no tier has, and keep what it returns."""
+        if self.loader is None:
+            for key in keys:
+                self._absent(load, key, not failed)
+            return
+        leased: list[bytes] = []
+        if self.lease is not None and self.levels:
+            keys, leased = yield from self._take_leases(load, keys)
+        if not keys:
+            return
+        self.loads += len(keys)
+        load.keys = keys
+        begin = perf_counter()
+        try:
+            values = yield LOAD, load, keys
+        except Exception as error:
+            values = [Failed(error)] * len(keys)
+        spent = perf_counter() - begin
+        self.told("load", len(keys), spent)
+        now = self.now_ms()
+        kept, gone = [], []
+        for key, value in zip(keys, values, strict=True):
+            if type(value) is Failed:
+                self._failed(load, key, value.error)
+            elif value is MISSING:
+                if load.fallback is not None and load.fallback.pop(key, MISSING) is not MISSING:
+                    gone.append(key)
+                self._absent(load, key, True)
+            else:
+                soft, hard = self.lifetimes(now, None)
+                load.sealed = load.sealed or {}
+                load.sealed[key] = Loaded(now, soft, hard, spent)
+                self.kept(load, key, value, now, soft, hard, spent)
+                kept.append(key)
+        levels = [level for level in self.levels if not level.exclusive]
+        yield from self.write_levels(load, kept, levels, failed, now)
+        for level in self.levels if gone else ():
+            yield from self._try(level, DELETE, wire_keys(self.prefix, gone))
+        if leased:
+            yield from self._try(self.levels[-1], DELETE, leased)
+
+    def _failed(self, load: Load, key: Any, error: Exception) -> None:
+        self.load_errors += 1
+        self.cooling.set(key, True)
+        if load.fallback is not None and key in load.fallback:
+            self.stale_errors += load.known is None
+            load.values[key] = load.fallback[key]
+        else:
+            load.errors = load.errors or {}
+            load.errors[key] = error
+
+    def _absent(self, load: Load, key: Any, surely: bool) -> None:
+        """Nobody has a value for a key; what is old may do if somebody was not to be asked."""
+        load.values[key] = MISSING
+        if not surely and load.fallback is not None and key in load.fallback:
+            self.stale_errors += 1
+            load.values[key] = load.fallback[key]
+        elif surely and self.flights.get(key) is load:
+            self.l0.delete(key)
+            if self.absent is not None:
+                self.absent.set(key, True)
+
+    # --- one process of many
+
+    def _take_leases(self, load: Load, keys: list[Any]) -> Calls:
+        """The keys that this process is to load, and its leases; the others it has got meanwhile.
+
+        A lease is a key in the last tier that only one can add, and that expires. Who does not get
+        it waits until the value is there, or returns an old one. A tier that fails leases nothing.
+        """
+        level, ours, leases = self.levels[-1], [], []
+        assert self.lease is not None
+        waiting = []
+        for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
+            item = Item(wire + b"\0lease", os.urandom(8), int(self.lease * 1000) or 1)
+            got = yield from self._try(level, ADD, item)
+            if got is False:
+                waiting.append(key)
+                continue
+            ours.append(key)
+            if got:
+                leases.append(item.key)
+        for key in waiting:
+            if load.fallback is not None and key in load.fallback:
+                self.stale_revalidated += load.known is None
+                load.values[key] = load.fallback[key]
+            elif not (yield from self._wait_for(load, level, key)):
+                ours.append(key)
+        return ours, leases
+
+    def _wait_for(self, load: Load, level: Level, key: Any) -> Calls:
+        """Whether another process has loaded a key, before its lease has ended."""
+        wires = wire_keys(self.prefix, [key])
+        wires.append(wires[0] + b"\0lease")
+        while True:
+            yield SLEEP, None, POLL
+            datas = yield from self._try(level, GET, wires)
+            if datas is None:
+                return False
+            if datas[0] is not None and self.accept_late(load, key, datas[0], self.now_ms(), level):
+                return True
+            if datas[1] is None:
+                return False
+
+
+class Loaded:
+    """When a value was loaded, until when it is good, and how long that took."""
+
+    __slots__ = ("hard", "load", "soft", "tags", "written")
+
+    def __init__(
+        self, written: int, soft: int, hard: int, load: float, tags: tuple[Any, ...] = ()
+    ) -> None:
+        self.written, self.soft, self.hard, self.load, self.tags = written, soft, hard, load, tags
+
+
+def raw_bytes(value: Any) -> bytes:
+    """A value as other programs are to read it."""
+    if type(value) is not bytes:
+        raise TypeError(f"with codec='raw' a value must be bytes, not {type(value).__name__}")
+    return value

@@ -1,0 +1,130 @@
+"""What others invalidate: the part of a cache with tiers that listens to invalidation sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cachecore._tiered import DELETE, Level, run_sync
+from cachecore.sentinel import MISSING
+from cachecore.tiers.demotion import Demoting
+from cachecore.tiers.generations import Calls
+
+
+class Invalidated(Demoting):
+    """The part of a cache with tiers that does what invalidation sources say.
+
+    Only tiers that are not shared are told: the others are where the news comes from. While a source
+    is lost, nothing is read from this process's memory or kept there.
+    """
+
+    sources: list[Any]
+    invalidations: int = 0
+    distrusts: int = 0
+    lost: int = 0
+
+    def listen(self) -> None:
+        """Begin to listen to the sources; until they are there, nothing is trusted."""
+        for source in self.sources:
+            source.start(Ear(self))
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Forget keys, named as in the tiers; what is being loaded for them will not be kept."""
+        wires, ours = [], []
+        for wire in keys:
+            name = wire[len(self.prefix) :]
+            if not wire.startswith(self.prefix):
+                continue
+            if name == b"\0generation":
+                self.forget_all()
+            elif name.startswith(b"\0tag:"):
+                run_sync(self, self.void_steps(int(name[5:], 16), own=True))
+            elif not name.endswith(b"\0lease"):
+                wires.append(wire)
+                ours += _keys_of(name)
+        self.invalidations += len(wires)
+        self.overtake(ours)
+        self.forget_keys(ours)
+        for level in self.levels:
+            if wires and not level.tier.shared:
+                run_sync(self, self._forget_in(level, wires, ours))
+
+    def _forget_in(self, level: Level, wires: list[bytes], keys: list[Any]) -> Calls:
+        try:
+            yield DELETE, level, wires
+        except Exception as error:
+            level.failed(error)
+            for key in keys:
+                self.owe(level, key, self.now_ms(), MISSING, None)
+
+    def forget_all(self) -> None:
+        """Forget everything that this process, or a tier of its own, holds."""
+        if not self.raw:
+            run_sync(self, self.void_steps(None, own=True))
+            return
+        self.leaving.clear()
+        self.forget_here()
+        for level in self.levels:
+            if not level.tier.shared:
+                try:
+                    level.tier.delete_many(list(level.tier.scan(self.prefix)))
+                except Exception as error:
+                    level.failed(error)
+
+    def distrust(self) -> None:
+        """From now on invalidations may be missed."""
+        self.distrusts += 1
+        self.lost += 1
+        if self.lost == 1:
+            self.distrusted = True
+            self.slow += 1
+            self.leaving.clear()
+            self.forget_here()
+
+    def trust(self) -> None:
+        """A source is back, and has told what was missed."""
+        self.lost -= 1
+        if self.lost == 0:
+            self.distrusted = False
+            self.slow -= 1
+
+
+class Ear:
+    """What one source tells; it is not trusted until it says that it is there."""
+
+    def __init__(self, cache: Invalidated) -> None:
+        self._cache, self._lost = cache, True
+        cache.distrust()
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """These keys have changed."""
+        self._cache.forget(keys)
+
+    def forget_all(self) -> None:
+        """Anything may have changed."""
+        self._cache.forget_all()
+
+    def distrust(self) -> None:
+        """The source is lost."""
+        if not self._lost:
+            self._lost = True
+            self._cache.distrust()
+
+    def trust(self) -> None:
+        """The source is back."""
+        if self._lost:
+            self._lost = False
+            self._cache.trust()
+
+
+def _keys_of(name: bytes) -> Iterator[Any]:
+    """The keys that have this name in a tier: up to one of each type."""
+    yield name
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return
+    yield text
+    digits = text.removeprefix("-")
+    if digits.isascii() and digits.isdigit() and (text == "0" or digits[0] != "0"):
+        yield int(text)

@@ -1,0 +1,74 @@
+"""The writes and deletions that a tier has missed, until it is back and they can be made up for.
+
+While a key stands here, its tier is not read for it: what it has is older. When there are more keys
+than the ledger holds, nothing of that tier's is believed any more, until the generation of the namespace
+in it has been replaced, which makes everything it has void at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+MOST_KEYS = 100_000
+MOST_BYTES = 64 * 1024 * 1024
+
+
+class Missed(NamedTuple):
+    """A write that a tier has missed; without a value: a deletion."""
+
+    at: int
+    """When, in Unix ms."""
+    value: Any
+    """MISSING: a deletion."""
+    soft: int
+    hard: int
+    tags: tuple[str, ...]
+    size: int
+
+
+class Ledger:
+    """What one tier has missed. Used under the GIL, a step at a time."""
+
+    def __init__(self) -> None:
+        self.missed: dict[Any, Missed] = {}
+        self.bytes = 0
+        self.overflowed = False
+        self.renewal: bytes | None = None
+        """A generation that the tier is to be given: the namespace was invalidated meanwhile."""
+        self.tags: dict[int, bytes] = {}
+        """The same for tags."""
+
+    def __len__(self) -> int:
+        return len(self.missed)
+
+    def readable(self, keys: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The keys for which the tier may be read, and the others."""
+        if self.overflowed or self.renewal is not None:
+            return [], list(keys)
+        ask = [key for key in keys if key not in self.missed]
+        return ask, [key for key in keys if key in self.missed]
+
+    def note(self, key: Any, missed: Missed) -> None:
+        """Remember a write; the latest of a key counts."""
+        if self.overflowed:
+            return
+        self.forget([key])
+        self.missed[key] = missed
+        self.bytes += missed.size
+        if len(self.missed) > MOST_KEYS or self.bytes > MOST_BYTES:
+            self.missed.clear()
+            self.bytes = 0
+            self.overflowed = True
+
+    def forget(self, keys: Iterable[Any]) -> None:
+        """These keys have been written since."""
+        for key in keys:
+            missed = self.missed.pop(key, None)
+            if missed is not None:
+                self.bytes -= missed.size
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is missed any more."""
+        return not (self.missed or self.overflowed or self.tags or self.renewal is not None)

@@ -1,0 +1,453 @@
+"""TieredCache: a cache in the process's own memory that falls through to tiers and a loader."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from cachecore import _tiered
+from cachecore._core import Cache
+from cachecore._tiered import LOAD, SET, SLEEP, WAIT, Level, Load, run_load, run_sync
+from cachecore.codecs import codec_of
+from cachecore.sentinel import MISSING
+from cachecore.settings import seconds, sequence_of
+from cachecore.tiers import tasks
+from cachecore.tiers.background import Background
+from cachecore.tiers.base import Tier, Wrapper
+from cachecore.tiers.breaker import Breaker
+from cachecore.tiers.invalidated import Invalidated
+from cachecore.tiers.loading import Loader
+from cachecore.tiers.policy import Policy
+from cachecore.tiers.stats import TieredStats, collect
+from cachecore.tiers.waiting import wait
+from cachecore.tiers.warming import Warming
+
+_log = logging.getLogger("cachecore")
+_requests: ContextVar[dict[int, dict[Any, Any]] | None] = ContextVar(
+    "cachecore_requests", default=None
+)
+_caches: weakref.WeakSet[TieredCache] = weakref.WeakSet()
+_ABSENT = 100_000  # keys known to have no value, at most
+_COOLING = 10_000  # keys whose refresh has failed of late, at most
+_FLUSH = 5.0  # seconds that close() may take to hand down and to make up for what was missed
+
+
+def _guarded(tier: Tier) -> Tier:
+    """The tier behind a breaker, unless it has one, or takes microseconds and does not hang."""
+    inner: Tier = tier
+    while not isinstance(inner, Breaker) and isinstance(inner, Wrapper):
+        inner = inner.tier
+    return tier if tier.quick or isinstance(inner, Breaker) else Breaker(tier)
+
+
+class TieredCache(Invalidated, Warming):
+    """A cache that asks tiers, in their order, and then the loader for what it does not hold.
+
+    Args:
+        maxsize, max_bytes: bounds of what this process holds, as for `Cache`; one is required, here
+            or in the policy.
+        tiers: from the fastest to the slowest, each a `Tier`. They are closed with the cache. One
+            that is not `quick` is put behind a `Breaker` if it has none.
+        loader: called as loader(key) for a value that no tier has; MISSING: there is none.
+        loader_many: called as loader_many(keys) for many at once, instead of `loader`; returns a
+            list aligned with the keys, or a mapping. Either may be a coroutine function, and then
+            only the asynchronous methods load.
+        codec: how values become bytes for tiers: None, "raw", "array", "msgpack", "pickle", or a
+            `Codec`.
+        namespace: what distinguishes this cache's keys in the tiers.
+        policy: lifetimes, bounds and codec in one; the arguments here take precedence.
+        ttl, ttl_jitter, negative_ttl, early_refresh: fields of `Policy`.
+        stale_ttl: both `stale_while_revalidate` and `stale_if_error`.
+        write: "through": set() writes to every tier; "around": only to the last one, and what is
+            here and in the others is forgotten.
+        strict: a write or deletion that a tier did not take raises TierError. By default the key is
+            not read from that tier until it was made up for, in the background.
+        exclusive: the first tier keeps only what this process has no room for.
+        invalidation: sources of invalidations (`Tracking`, `PubSub`, `Streams`); they are started,
+            and stopped with the cache.
+        keys_file: where close() writes the hottest keys, for `warm()` after a restart.
+        on_event: called as on_event(event, keys, seconds) after "load" (how many, how long).
+        timer: a function that returns Unix seconds, for tests; it must not go backwards.
+
+    Keys are str, bytes or int, and `1`, `"1"` and `b"1"` are three. Values are what the codec can
+    write down; without tiers, any. All methods may be called from any thread, and the asynchronous
+    ones from any event loop. Of all who ask for a key at a time, threads and tasks, one asks
+    the tiers and the loader.
+
+    Reads never raise for a tier: its failure is counted, and a miss.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range or of the wrong kind; it is named.
+    """
+
+    refreshes_dropped: int = 0
+
+    def __init__(
+        self,
+        maxsize: int | None = None,
+        *,
+        max_bytes: int | str | None = None,
+        tiers: Iterable[Tier] = (),
+        loader: Callable[[Any], Any] | None = None,
+        loader_many: Callable[[list[Any]], Any] | None = None,
+        codec: Any = None,
+        namespace: str = "",
+        policy: Policy | None = None,
+        ttl: float | None = None,
+        ttl_jitter: float | None = None,
+        negative_ttl: float | None = None,
+        stale_ttl: float | None = None,
+        early_refresh: float | None = None,
+        write: str = "through",
+        strict: bool = False,
+        exclusive: bool = False,
+        invalidation: Iterable[Any] = (),
+        keys_file: str | os.PathLike[str] | None = None,
+        on_event: Callable[[str, int, float], object] | None = None,
+        timer: Callable[[], float] | None = None,
+    ) -> None:
+        tiers = list(tiers)
+        if policy is not None and not isinstance(policy, Policy):
+            raise TypeError(f"policy must be a Policy, not {type(policy).__name__}")
+        given = {
+            "maxsize": maxsize, "max_bytes": max_bytes, "codec": codec, "ttl": ttl,
+            "ttl_jitter": ttl_jitter, "negative_ttl": negative_ttl, "early_refresh": early_refresh,
+            "stale_while_revalidate": stale_ttl, "stale_if_error": stale_ttl,
+        }  # fmt: skip
+        policy = dataclasses.replace(
+            policy or Policy(), **{name: value for name, value in given.items() if value is not None}
+        )
+        _check(tiers, namespace, write, exclusive, on_event)
+        self.loader = None
+        if loader is not None or loader_many is not None:
+            self.loader = Loader(loader, loader_many, policy.load_timeout)
+            self.awaits = self.loader.awaits
+        clocked = {"timer": timer}
+        self.l0 = Cache(policy.maxsize, max_bytes=policy.max_bytes, name=namespace or None, **clocked)
+        if policy.negative_ttl is not None:
+            self.absent = Cache(_ABSENT, ttl=policy.negative_ttl, **clocked)
+        self.cooling = Cache(_COOLING, ttl=policy.retry, **clocked)
+        self.codec = codec_of(policy.codec)
+        self.raw = self.codec is None
+        self.policy, self.namespace, self.timer = policy, namespace, timer
+        self.prefix = namespace.encode() + b":" if namespace else b""
+        self.lifetime = math.inf if policy.ttl is None else policy.ttl
+        self.jitter, self.early = policy.ttl_jitter, policy.early_refresh
+        self.revalidate_ms = round(policy.stale_while_revalidate * 1000)
+        self.error_ms = round(policy.stale_if_error * 1000)
+        self.lease, self.write, self.strict = policy.lease, write, strict
+        self.keys_file, self._on_event = keys_file, on_event
+        self.tiers = tuple(_guarded(tier) for tier in tiers)
+        self.levels = [
+            Level(tier, self.prefix, exclusive and at == 0) for at, tier in enumerate(self.tiers)
+        ]
+        self.background = Background()
+        if self.tiers and (exclusive or not self.tiers[0].shared):
+            self.hand_down()
+        self.sources = list(invalidation)
+        self.slow = 0
+        _caches.add(self)
+        self.listen()
+
+    # --- look-ups: `get` and `get_many` are inherited
+
+    def missed_many(self, keys: Sequence[Any]) -> dict[Any, Any]:
+        scope = self._scope()
+        if scope is None:
+            return super().missed_many(keys)
+        rest = [key for key in dict.fromkeys(keys) if key not in scope]
+        if rest:
+            scope.update(super().missed_many(rest))
+        return {key: scope[key] for key in keys}
+
+    async def aget(self, key: Any, default: Any = None) -> Any:
+        """The same as `get`, in a task; a loader that is no coroutine function runs in a thread."""
+        value = self.here(key)
+        if value is MISSING:
+            value = (await self._amissed([key]))[key]
+        return default if value is MISSING else value
+
+    async def aget_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]:
+        """The same as `get_many`, in a task."""
+        keys = sequence_of(keys)
+        values = [self.here(key) for key in keys]
+        missing = [at for at, value in enumerate(values) if value is MISSING]
+        if missing:
+            found = await self._amissed([keys[at] for at in missing])
+            for at in missing:
+                value = found[keys[at]]
+                values[at] = default if value is MISSING else value
+        return values
+
+    async def _amissed(self, keys: Sequence[Any]) -> dict[Any, Any]:
+        if self.closed:
+            raise ValueError("this cache is closed")
+        scope = self._scope()
+        if scope is not None:
+            keys = [key for key in dict.fromkeys(keys) if key not in scope]
+        load = Load()
+        found, rest = self.look_many(keys, load)
+        if rest:
+            found.update(await tasks.run(self, self.fetch(rest, load)))
+        if load.refresh:
+            self.refresh_later(load.refresh)
+        if scope is not None:
+            scope.update(found)
+            return scope
+        return found
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """What is looked up in the block, in this thread or task, is remembered for the block.
+
+        A key looked up twice has the same value both times, whatever happens to it meanwhile.
+        Blocks within the block share what it remembers; hits in it are not those of plain C.
+        """
+        scopes = _requests.get() or {}
+        if id(self) in scopes:
+            yield
+            return
+        token = _requests.set({**scopes, id(self): {}})
+        self.slow += 1
+        try:
+            yield
+        finally:
+            self.slow -= 1
+            _requests.reset(token)
+
+    def _scope(self) -> dict[Any, Any] | None:
+        scopes = _requests.get()
+        return None if scopes is None else scopes.get(id(self))
+
+    # --- writes
+
+    def set(self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
+        """Set a key here and in the tiers.
+
+        Args:
+            ttl: seconds that this value lives; None: as the policy says; math.inf: for ever.
+            tags: names by which it can be invalidated together with others.
+
+        Raises:
+            TypeError: the codec cannot write the value down; nothing was changed.
+            TierError: with `strict`, when a tier did not take it.
+        """
+        run_sync(self, self._setting({key: value}, ttl, tags))
+
+    def set_many(
+        self,
+        items: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        """Set every pair of a mapping, or of an iterable of (key, value): one call of each tier."""
+        run_sync(self, self._setting(dict(items), ttl, tags))
+
+    async def aset(
+        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
+    ) -> None:
+        """The same as `set`, in a task."""
+        await tasks.run(self, self._setting({key: value}, ttl, tags))
+
+    async def aset_many(
+        self,
+        items: Mapping[Any, Any] | Iterable[tuple[Any, Any]],
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        """The same as `set_many`, in a task."""
+        await tasks.run(self, self._setting(dict(items), ttl, tags))
+
+    def check_open(self, keys: Iterable[Any]) -> None:
+        """Raises what there is to say against a write of keys."""
+        if self.closed:
+            raise ValueError("this cache is closed")
+        for key in keys:
+            if type(key) not in (str, int, bytes):
+                raise TypeError(f"a key must be a str, bytes or int, not {type(key).__name__}")
+
+    def _setting(self, values: dict[Any, Any], ttl: float | None, tags: Iterable[str]) -> Any:
+        self.check_open(values)
+        if isinstance(tags, str):
+            raise TypeError("tags must be an iterable of str, not one str")
+        tags = list(tags)
+        if tags and self.raw:
+            raise ValueError("tags do not go with codec='raw', which has no place for them")
+        scope = self._scope()
+        if scope is not None:
+            scope.update(values)
+        return self.set_steps(values, None if ttl is None else seconds(ttl, "ttl"), tags)
+
+    def delete(self, key: Any) -> bool:
+        """Delete a key here and in the tiers; False if none of them had it."""
+        return self.delete_many([key]) > 0
+
+    def delete_many(self, keys: Iterable[Any]) -> int:
+        """Delete keys here and in the tiers, one call of each; how many there were at least."""
+        return int(run_sync(self, self._deleting(keys)))
+
+    async def adelete(self, key: Any) -> bool:
+        """The same as `delete`, in a task."""
+        return await self.adelete_many([key]) > 0
+
+    async def adelete_many(self, keys: Iterable[Any]) -> int:
+        """The same as `delete_many`, in a task."""
+        return int(await tasks.run(self, self._deleting(keys)))
+
+    def _deleting(self, keys: Iterable[Any]) -> Any:
+        keys = list(dict.fromkeys(sequence_of(keys)))
+        self.check_open(keys)
+        scope = self._scope()
+        if scope is not None:
+            scope.update(dict.fromkeys(keys, MISSING))
+        return self.delete_steps(keys)
+
+    def invalidate(self, name: str) -> None:
+        """Make everything void that is in a namespace (this cache's), or that has a tag.
+
+        One write in each tier, whatever it keeps. Other processes notice when they next ask that
+        tier, at most a second later; or at once with an invalidation source.
+
+        Raises:
+            TierError: with `strict`, when a tier could not be told.
+        """
+        run_sync(self, self._invalidating(name))
+
+    async def ainvalidate(self, name: str) -> None:
+        """The same as `invalidate`, in a task."""
+        await tasks.run(self, self._invalidating(name))
+
+    def _invalidating(self, name: str) -> Any:
+        self.check_open(())
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if self.raw and self.levels:
+            raise ValueError("codec='raw' has no generations: delete the keys")
+        return self.invalidate_steps(name)
+
+    # --- calls that a generator yields
+
+    def perform(self, kind: int, level: Any, arg: Any) -> Any:
+        """One of those that take longer than a function call, in a thread."""
+        if kind == LOAD:
+            return self.loader.run(level, arg)
+        if kind == SET:
+            return level.tier.set_many(arg)
+        if kind == _tiered.DELETE:
+            return level.tier.delete_many(arg)
+        if kind == _tiered.ADD:
+            return level.tier.add(arg)
+        if kind == _tiered.DEMOTE:
+            return level.tier.demote_many(*arg)
+        if kind == WAIT:
+            return wait(arg)
+        assert kind == SLEEP
+        from time import sleep
+
+        return sleep(arg)
+
+    def refresh_later(self, refresh: dict[Any, int]) -> None:
+        """Have keys loaded anew, in the background; `refresh` has the expiry to improve on."""
+        load = Load()
+        load.known = refresh
+        keys, _ = self.claim(load, list(refresh))
+        if not keys:
+            return
+        if self.awaits:
+            tasks.start(self, load, keys)
+        elif not self.background.submit(run_load, self, load, keys):
+            self.refreshes_dropped += len(keys)
+            self.land(load, keys)
+
+    def told(self, event: str, keys: int, spent: float) -> None:
+        """Call on_event; what it raises is nobody's business here."""
+        if self._on_event is not None:
+            try:
+                self._on_event(event, keys, spent)
+            except Exception:
+                _log.exception("cachecore: on_event failed")
+
+    # --- the end
+
+    def stats(self) -> TieredStats:
+        """What was counted so far, as a TieredStats."""
+        return collect(self)
+
+    def close(self) -> None:
+        """Hand down what has left, make up for missed writes where that can be, close the tiers.
+
+        What is being loaded ends as usual, and is not kept. Takes some seconds at most beyond what
+        the tiers take. Calls after it raise ValueError, but another close, which does nothing.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self.slow += 1
+        for source in self.sources:
+            source.stop()
+        if self.keys_file is not None:
+            self.save_keys(self.keys_file)
+        for level in self.levels:
+            if level.ledger is not None:
+                self.background.submit(self.replay, level)
+        if self.leaving:
+            self.background.submit(self.demote)
+        self.background.close(_FLUSH)
+        for tier in self.tiers:
+            tier.close()
+        self.l0.clear()
+
+    async def aclose(self) -> None:
+        """The same as `close`, from a coroutine."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> TieredCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(tier.name for tier in self.tiers)
+        return f"<TieredCache {self.namespace!r} of {len(self.l0)} entries over [{names}]>"
+
+
+def _check(tiers: list[Any], namespace: Any, write: Any, exclusive: Any, on_event: Any) -> None:
+    for tier in tiers:
+        if not isinstance(tier, Tier):
+            raise TypeError(f"tiers must be Tier objects, not {type(tier).__name__}")
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
+    if "\0" in namespace:
+        raise ValueError("namespace must not contain NUL")
+    if write not in ("through", "around"):
+        raise ValueError(f'write must be "through" or "around", not {write!r}')
+    if not tiers and (write == "around" or exclusive):
+        raise ValueError('write="around" and exclusive need tiers')
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+
+
+def _begin_anew() -> None:
+    """In a child process the threads are gone, and so is whoever was loading."""
+    _tiered.begin_era()
+    for cache in list(_caches):
+        cache.flights.clear()
+        cache.background.reset()
+        for level in cache.levels:
+            if level.ledger is not None:
+                cache.background.submit(cache.replay, level)
+
+
+os.register_at_fork(after_in_child=_begin_anew)

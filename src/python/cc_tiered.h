@@ -1,0 +1,41 @@
+/* cc_tiered.h — `get` of a cache with tiers below it, as far as a hit goes. */
+#ifndef CC_TIERED_H
+#define CC_TIERED_H
+
+#include "cc_hit.h"
+
+/* What every Tiered begins with, as its Cython declaration says too. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *l0; /* a Cache */
+    int slow;     /* what the cache holds is not all there is to a look-up just now */
+} cc_tiered;
+
+/* What is called when the cache alone does not tell; what it returns is what `get` returns. */
+typedef PyObject *(*cc_tiered_missed)(PyObject *tiered, PyObject *key, PyObject *absent);
+
+/* Gives the type that Cython made its `get`. The offsets are those of the fields that both declare.
+   -1: an exception is set. */
+int cc_tiered_install(PyTypeObject *type, size_t l0_offset, size_t slow_offset,
+                      cc_tiered_missed missed);
+
+/* True for keys that tiers can write down: exactly str, bytes or int. */
+static inline bool cc_key_is_plain(PyObject *key)
+{
+    return cc_key_plain(Py_TYPE(key));
+}
+
+/* A hit on what `cc_table_peek` found; a new reference. */
+static inline PyObject *cc_counted_hit(cc_table *table, cc_record *record)
+{
+    return cc_hit(table, record);
+}
+
+static inline int64_t cc_nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+#endif
