@@ -40,8 +40,10 @@ TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
+    "_envelope": [],
     "_flight": [],
     "_memo": MEMO,
+    "_payload": [],
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
