@@ -69,6 +69,14 @@ def seconds(value: Any, name: str) -> float:
     return number
 
 
+def deadline(value: Any, name: str) -> float:
+    """How many seconds something may take: more than 0, and few enough for any clock."""
+    number = seconds(value, name)
+    if number > 1e6:
+        raise ValueError(f"{name} must be at most 1,000,000 seconds, not {value!r}")
+    return number
+
+
 def price(value: Any, name: str) -> float:
     """A relative cost, greater than 0."""
     number = _number(value, name, "a number")

@@ -46,6 +46,13 @@ class Tier:
     quick: bool = False
     """Whether calls take microseconds, so that an event loop can wait for them."""
 
+    lazy: bool = False
+    """Whether `Item.data` may be a function instead that returns the bytes when they are needed.
+
+    It may be called more than once and from any thread. Its attribute `nbytes` says about how many
+    bytes it will return, for bounds.
+    """
+
     # --- what a tier must do
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -132,6 +139,7 @@ class Wrapper(Tier):
             raise TypeError(f"tier must be a Tier, not {type(tier).__name__}")
         self.tier = tier
         self.name, self.shared, self.quick = tier.name, tier.shared, tier.quick
+        self.lazy = tier.lazy
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return self.tier.get_many(keys)
