@@ -31,9 +31,10 @@ from cachecore.settings import sequence_of
 # What a generator yields: (one of these, a Level or None, what it is about).
 GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
 NEVER = INT64_MAX
+GENERATION_MS = BELIEVED_MS  # how long a generation that was read is believed
 
 cdef enum:
-    GENERATION_MS = 1000  # how long a generation that was read is believed
+    BELIEVED_MS = 1000
     LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
     SAME_MS = 20  # by which times that went through two clocks may differ
 
@@ -449,7 +450,7 @@ cdef class Tiered:
                     continue
             wires = wire_keys(self.prefix, ask)
             count = len(wires)
-            if not self.raw and now - level.generation_read >= GENERATION_MS:
+            if not self.raw and now - level.generation_read >= BELIEVED_MS:
                 wires.append(level.generation_key)
             begin = cc_nanoseconds()
             try:
@@ -673,8 +674,7 @@ cdef object no_key(object key):
 cdef int install() except -1:
     cdef Tiered tiered = Tiered()
     cdef size_t start = <size_t><PyObject *>tiered
-    return cc_tiered_install(<PyTypeObject *>Tiered, <size_t>&tiered.l0 - start,
-                             <size_t>&tiered.slow - start, missed)
+    return cc_tiered_install(<PyTypeObject *>Tiered, <size_t>&tiered.slow - start, missed)
 
 
 install()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachecore._envelope import wire_keys
 from cachecore._tiered import DEMOTE, NEVER, Load, Tagged, clock_ahead, leaves_to, run_sync
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls
@@ -62,10 +61,8 @@ class Demoting(Writing):
                     frequencies.append(frequency)
             keys = list(load.values)
             try:
-                yield from self.generation_known(level, now)
-                items = []
-                for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
-                    items.append((yield from self._item(load, level, key, wire, now)))
+                yield from self.current(load, level, keys, now)
+                items = self.items(load, level, keys, now)
                 yield DEMOTE, level, (items, frequencies)
                 self.demotions += len(items)
             except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -41,13 +42,11 @@ class Filling(Generations):
             if not keys:
                 break
             try:
-                yield from self.generation_known(level, now)
-                items = []
-                for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
-                    items.append((yield from self._item(load, level, key, wire, now)))
+                yield from self.current(load, level, keys, now)
+                items = self.items(load, level, keys, now)
                 yield SET, level, items
-            except TypeError:
-                raise  # the value cannot be written down
+            except Unwritable:
+                raise
             except Exception as error:
                 level.failed(error)
                 failed.append(level)
@@ -60,21 +59,40 @@ class Filling(Generations):
                 keys = [key for key in keys if self.flights.get(key) is load]
         load.writing = False
 
-    def _item(self, load: Load, level: Level, key: Any, wire: bytes, now: int) -> Calls:
-        """What a tier is to keep of a load's value."""
-        value = load.values[key]
-        sealed = load.sealed[key]
-        hard = sealed.hard
-        lifetime = None if hard == NEVER else max(1, hard - now)
+    def current(self, load: Load, level: Level, keys: Iterable[Any], now: int) -> Calls:
+        """Know the generations in a tier that values of a load are to bear."""
+        yield from self.generation_known(level, now)
+        numbers = {number for key in keys for number, _ in load.sealed[key].tags}
+        if numbers:
+            yield from self.tags_known(level, numbers, now)
+
+    def items(self, load: Load, level: Level, keys: Sequence[Any], now: int) -> list[Item]:
+        """What a tier whose generations are known is to keep of a load's values."""
+        items = []
+        for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
+            sealed, value = load.sealed[key], load.values[key]
+            lifetime = None if sealed.hard == NEVER else max(1, sealed.hard - now)
+            try:
+                items.append(Item(wire, self._data(level, key, value, sealed), lifetime))
+            except (TypeError, ValueError) as error:
+                raise Unwritable(f"the value of key {key!r} cannot be written: {error}") from error
+        return items
+
+    def _data(self, level: Level, key: Any, value: Any, sealed: Any) -> bytes:
         if self.raw:
-            return Item(wire, raw_bytes(value), lifetime)
-        numbers = [number for number, _ in sealed.tags]
-        tags = (yield from self.tags_known(level, numbers, now)) if numbers else ()
-        data = seal(
-            key, value, self.codec, written=sealed.written, soft=sealed.soft, hard=hard,
-            load=sealed.load, generation=level.generation, tags=tags, namespace=self.prefix,
-        )  # fmt: skip
-        return Item(wire, data, lifetime)
+            return self.codec.encode(value)
+        return seal(
+            key,
+            value,
+            self.codec,
+            written=sealed.written,
+            soft=sealed.soft,
+            hard=sealed.hard,
+            load=sealed.load,
+            generation=level.generation,
+            tags=[(number, level.tags[number][0]) for number, _ in sealed.tags],
+            namespace=self.prefix,
+        )
 
     def _try(self, level: Level, kind: int, arg: Any) -> Calls:
         """A call of a tier whose failure is counted, and no more."""
@@ -203,8 +221,5 @@ class Loaded:
         self.written, self.soft, self.hard, self.load, self.tags = written, soft, hard, load, tags
 
 
-def raw_bytes(value: Any) -> bytes:
-    """A value as other programs are to read it."""
-    if type(value) is not bytes:
-        raise TypeError(f"with codec='raw' a value must be bytes, not {type(value).__name__}")
-    return value
+class Unwritable(TypeError):
+    """A value that the codec has no bytes for."""

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from cachecore import _tiered
 from cachecore._core import Cache
 from cachecore._tiered import LOAD, SET, SLEEP, WAIT, Level, Load, run_load, run_sync
-from cachecore.codecs import codec_of
+from cachecore.codecs import ArrayCodec, DefaultCodec, Raw, codec_of
 from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
 from cachecore.tiers import tasks
 from cachecore.tiers.background import Background
 from cachecore.tiers.base import Tier, Wrapper
 from cachecore.tiers.breaker import Breaker
-from cachecore.tiers.invalidated import Invalidated
 from cachecore.tiers.loading import Loader
 from cachecore.tiers.policy import Policy
 from cachecore.tiers.stats import TieredStats, collect
@@ -36,6 +37,7 @@ _requests: ContextVar[dict[int, dict[Any, Any]] | None] = ContextVar(
 _caches: weakref.WeakSet[TieredCache] = weakref.WeakSet()
 _ABSENT = 100_000  # keys known to have no value, at most
 _COOLING = 10_000  # keys whose refresh has failed of late, at most
+_WRITABLE = {DefaultCodec: (bytes, np.ndarray), ArrayCodec: (np.ndarray,), Raw: (bytes,)}
 _FLUSH = 5.0  # seconds that close() may take to hand down and to make up for what was missed
 
 
@@ -47,7 +49,7 @@ def _guarded(tier: Tier) -> Tier:
     return tier if tier.quick or isinstance(inner, Breaker) else Breaker(tier)
 
 
-class TieredCache(Invalidated, Warming):
+class TieredCache(Warming):
     """A cache that asks tiers, in their order, and then the loader for what it does not hold.
 
     Args:
@@ -135,7 +137,10 @@ class TieredCache(Invalidated, Warming):
             self.absent = Cache(_ABSENT, ttl=policy.negative_ttl, **clocked)
         self.cooling = Cache(_COOLING, ttl=policy.retry, **clocked)
         self.codec = codec_of(policy.codec)
-        self.raw = self.codec is None
+        self.raw = not self.codec.enveloped
+        self.writable = _WRITABLE.get(type(self.codec), ())
+        if self.codec.private and any(tier.shared for tier in tiers):
+            raise ValueError(f"codec {self.codec.name!r} is not for tiers that others can write to")
         self.policy, self.namespace, self.timer = policy, namespace, timer
         self.prefix = namespace.encode() + b":" if namespace else b""
         self.lifetime = math.inf if policy.ttl is None else policy.ttl

@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from sys import getsizeof
 from typing import Any
 
-from cachecore._envelope import peek_written, seal, wire_keys
+import numpy as np
+
+from cachecore._envelope import peek_written, wire_keys
 from cachecore._tiered import DELETE, GET, NEVER, SET, WAIT, Level, Load, run_sync
 from cachecore.errors import TierError
 from cachecore.sentinel import MISSING
 from cachecore.tiers.background import Background
 from cachecore.tiers.base import Item
-from cachecore.tiers.filling import Filling, Loaded, raw_bytes
+from cachecore.tiers.filling import Filling, Loaded
 from cachecore.tiers.generations import Calls, fresh, tag_number
 from cachecore.tiers.ledger import Ledger, Missed
 
@@ -29,6 +31,8 @@ class Writing(Filling):
 
     write: str
     strict: bool
+    writable: tuple[type, ...]
+    """Of bytes and arrays without objects, what the codec surely takes."""
     background: Background
     replayed: int = 0
     ledgers_overflowed: int = 0
@@ -78,10 +82,11 @@ class Writing(Filling):
 
     def _check(self, key: Any, value: Any) -> None:
         """TypeError if the value cannot be written down: before anything is changed."""
-        if self.raw:
-            raw_bytes(value)
-        else:
-            self.codec.check(value)
+        plain = type(value) in self.writable and not (
+            type(value) is np.ndarray and value.dtype.hasobject
+        )
+        if not plain:
+            self.codec.encode(value)
 
     def _write_through(self, load: Load, keys: list[Any], now: int) -> Calls:
         errors = []
@@ -91,11 +96,8 @@ class Writing(Filling):
                 if deletes:
                     yield DELETE, level, wire_keys(self.prefix, keys)
                 else:
-                    yield from self.generation_known(level, now)
-                    wires = wire_keys(self.prefix, keys)
-                    items = []
-                    for key, wire in zip(keys, wires, strict=True):
-                        items.append((yield from self._item(load, level, key, wire, now)))
+                    yield from self.current(load, level, keys, now)
+                    items = self.items(load, level, keys, now)
                     yield SET, level, items
                     level.bytes_written += sum(len(item.data) for item in items)
             except BaseException as error:  # cancelled, too: nobody knows whether it was done
@@ -230,7 +232,7 @@ class Writing(Filling):
             ]
         else:
             newer = [False] * len(keys)
-        items, gone = [], []
+        again, gone = [], []
         for key, wire, late in zip(keys, wires, newer, strict=True):
             entry = missed[key]
             if late:
@@ -241,12 +243,13 @@ class Writing(Filling):
             load.values[key] = entry.value
             tags = tuple((number, 0) for number in entry.tags)
             load.sealed[key] = Loaded(entry.at, entry.soft, entry.hard, 0.0, tags)
-            items.append((yield from self._item(load, level, key, wire, now)))
-        if items:
-            yield SET, level, items
+            again.append(key)
+        if again:
+            yield from self.current(load, level, again, now)
+            yield SET, level, self.items(load, level, again, now)
         if gone:
             yield DELETE, level, gone
-        self.replayed += len(items) + len(gone)
+        self.replayed += len(again) + len(gone)
 
     # --- invalidation
 

@@ -80,10 +80,9 @@ static PyObject *tiered_get(PyObject *self, PyObject *const *args, Py_ssize_t co
 static PyMethodDef get_method = {
     "get", (PyCFunction)(void (*)(void))tiered_get, METH_FASTCALL | METH_KEYWORDS, get_doc};
 
-int cc_tiered_install(PyTypeObject *type, size_t l0_offset, size_t slow_offset,
-                      cc_tiered_missed on_miss)
+int cc_tiered_install(PyTypeObject *type, size_t slow_offset, cc_tiered_missed on_miss)
 {
-    if (l0_offset != offsetof(cc_tiered, l0) || slow_offset != offsetof(cc_tiered, slow)) {
+    if (slow_offset != offsetof(cc_tiered, slow)) {
         PyErr_SetString(PyExc_SystemError, "Tiered was compiled with its fields in other places");
         return -1;
     }

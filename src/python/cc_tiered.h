@@ -7,17 +7,17 @@
 /* What every Tiered begins with, as its Cython declaration says too. */
 typedef struct {
     PyObject_HEAD
-    PyObject *l0; /* a Cache */
+    void *methods; /* Cython's */
+    PyObject *l0;  /* a Cache */
     int slow;     /* what the cache holds is not all there is to a look-up just now */
 } cc_tiered;
 
 /* What is called when the cache alone does not tell; what it returns is what `get` returns. */
 typedef PyObject *(*cc_tiered_missed)(PyObject *tiered, PyObject *key, PyObject *absent);
 
-/* Gives the type that Cython made its `get`. The offsets are those of the fields that both declare.
+/* Gives the type that Cython made its `get`. The offset tells whether both declare the same fields.
    -1: an exception is set. */
-int cc_tiered_install(PyTypeObject *type, size_t l0_offset, size_t slow_offset,
-                      cc_tiered_missed missed);
+int cc_tiered_install(PyTypeObject *type, size_t slow_offset, cc_tiered_missed missed);
 
 /* True for keys that tiers can write down: exactly str, bytes or int. */
 static inline bool cc_key_is_plain(PyObject *key)
