@@ -42,6 +42,7 @@ MODULES = {
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
     "_envelope": [],
     "_flight": [],
+    "_load": [],
     "_memo": MEMO,
     "_payload": [],
     "_simulate": CORE,

@@ -1,8 +1,8 @@
 """Tiered: what a look-up does when the process's own memory does not have the answer.
 
-A hit is C (src/python/cc_tiered.c). Here is the miss: one body of logic, `Tiered._fetch`, a generator
-that yields what is to be asked of tiers and of the loader. A thread runs it by `drive`, an event loop
-by tiers/tasks.py. The rest of a TieredCache is Python (tiers/tiered.py).
+A hit is C (src/python/cc_tiered.c). Here is the miss: one body of logic, `Tiered.steps`, a
+generator that yields what is to be asked of tiers and of the loader. A thread runs it by `drive`, an
+event loop by tiers/tasks.py. The rest of a TieredCache is Python (tiers/tiered.py).
 
 Single flight: `flights` has, for each key that is being loaded or written, its Load. Who finds one
 there waits for it. A load whose key is no longer its own in `flights` has been overtaken by a write
@@ -10,168 +10,33 @@ or an invalidation: what it brings is returned to those who waited for it, and k
 two steps that belong together no Python code runs, so the GIL makes them one.
 """
 
-cimport cython
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY, log
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
+from cachecore._load cimport Level, Load, Tagged, current_era
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
 from cachecore.cc_tiered cimport cc_tiered_install
 
 from random import random
 
+from cachecore._load import GET, RUN, WAIT
 from cachecore._envelope import Sealed, unseal, wire_keys
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
 
-# What a generator yields: (one of these, a Level or None, what it is about).
-GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
 NEVER = INT64_MAX
 GENERATION_MS = BELIEVED_MS  # how long a generation that was read is believed
 
 cdef enum:
     BELIEVED_MS = 1000
-    LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
     SAME_MS = 20  # by which times that went through two clocks may differ
 
 cdef double FAR_SECONDS = 3e9  # as good as never, and finite
-
 cdef object FETCH = object()  # of `look`: it must be asked for
-cdef unsigned long era = 0  # forks before now: loads of another era have lost their thread
-
-
-def begin_era():
-    """In a child process nobody ends the loads of its parent."""
-    global era
-    era += 1
-
-
-# --- what is under way ----------------------------------------------------------------------------
-
-@cython.final
-@cython.freelist(16)
-cdef class Load:
-    """Some keys that one thread or task loads or writes, and what became of them."""
-
-    cdef public dict values    # by key: what was found, or MISSING
-    cdef public dict errors    # by key: what the loader raised instead; None: nothing
-    cdef public object failure  # what ended it before its end
-    cdef public object refresh  # keys that are to be refreshed behind the caller's back; or None
-    cdef public object known   # of a refresh, by key: the soft expiry that is to be improved on
-    cdef public dict fallback  # by key: what to return where the loader fails; None: nothing
-    cdef public object doubtful  # what a tier had, whose tags are to be looked at
-    cdef public bint writing   # its tiers are being written: no write may overtake it
-    cdef public bint write     # it brings a value of the caller's, or takes one away
-    cdef public bint ended
-    cdef public list waiters   # called at its end
-    cdef public object loop    # the event loop of its task; None: it is a thread's
-    cdef public list keys      # what its loader is to load
-    cdef public object parent  # the load whose loader began this one; None: nobody's
-    cdef public list waits     # loads that its end waits for
-    cdef public dict sealed    # by key: what a tier had
-    cdef readonly unsigned long thread
-    cdef readonly unsigned long era
-
-    def __cinit__(self):
-        self.thread = PyThread_get_thread_ident()
-        self.era = era
-
-    def await_end(self, wake):
-        """Have `wake()` called at the end; False: it has ended, and it will not be called."""
-        if self.ended:
-            return False
-        if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(wake)
-        return True
-
-    def remember(self, key, value):
-        """A value to return if the loader fails."""
-        if self.fallback is None:
-            self.fallback = {}
-        self.fallback[key] = value
-
-    def end_with(self, error, keys):
-        """An error is everyone's who waits; of what stops a thread or a task, only its own."""
-        if isinstance(error, Exception):
-            self.errors = dict.fromkeys(keys, error)
-        else:
-            self.failure = error
-
-    def error(self):
-        """What the loader raised for some key, or None."""
-        return next(iter(self.errors.values())) if self.errors else None
-
-    @property
-    def lost(self):
-        """Whether it began before this process was forked."""
-        return self.era != era
-
-
-@cython.final
-cdef class Tagged:
-    """A value with tags, as the innermost cache keeps it: always looked at before it is returned."""
-
-    cdef readonly object value
-    cdef readonly tuple tags
-    cdef readonly int64_t soft  # Unix ms
-    cdef uint64_t epoch
-
-
-@cython.final
-cdef class Failed:
-    """In place of one value of a batch: why it could not be loaded."""
-
-    cdef readonly object error
-
-    def __init__(self, error):
-        self.error = error
-
-
-cdef class Level:
-    """A tier as one cache sees it: its counts, its generation, and the writes it has missed."""
-
-    cdef public object tier
-    cdef public object ledger         # the writes it has missed; None: none
-    cdef public bint exclusive        # it keeps what left the innermost cache, and only that
-    cdef public uint64_t generation
-    cdef public int64_t generation_read  # Unix ms; 0: not yet
-    cdef public bytes generation_key
-    cdef public dict tags             # by tag id: (generation, when it was read)
-    cdef public uint64_t hits, misses, errors, timeouts, writes, deletes
-    cdef public uint64_t bytes_read, bytes_written
-    cdef public dict refused          # what was no value of ours: counts by reason
-    cdef uint64_t latencies[LATENCIES]
-
-    def __init__(self, tier, bytes prefix, exclusive):
-        self.tier = tier
-        self.exclusive = exclusive
-        self.generation_key = prefix + b"\0generation"
-        self.tags = {}
-        self.refused = {}
-
-    cdef int took(self, int64_t begin) except -1:
-        cdef int64_t micros = (cc_nanoseconds() - begin) // 1000
-        cdef int bucket = 0
-        while micros > 1 and bucket < LATENCIES - 1:
-            micros >>= 1
-            bucket += 1
-        self.latencies[bucket] += 1
-        return 0
-
-    def failed(self, error):
-        """Count a failure."""
-        self.errors += 1
-        if isinstance(error, TimeoutError):
-            self.timeouts += 1
-
-    def histogram(self):
-        """Calls by how long they took: bucket i counts those of 2^i ... 2^(i + 1) - 1 us."""
-        return [self.latencies[i] for i in range(LATENCIES)]
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -198,7 +63,6 @@ cdef class Tiered:
     cdef public uint64_t epoch
     cdef public double lifetime, jitter, early  # seconds; shares; beta of XFetch
     cdef public int64_t revalidate_ms, error_ms  # how long after its expiry a value may be returned
-    cdef public double negative    # seconds that an absence is remembered; 0: it is not
     cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
     cdef public uint64_t negative_hits, overtaken
 
@@ -355,7 +219,7 @@ cdef class Tiered:
         cdef Load other
         for key in keys:
             other = self.flights.get(key)
-            if other is None or other.era != era:
+            if other is None or other.era != current_era():
                 self.flights[key] = load
                 mine.append(key)
             else:
@@ -372,7 +236,7 @@ cdef class Tiered:
         load.write = load.writing = True
         for key in keys:
             other = self.flights.get(key)
-            if other is None or other.era != era or not other.writing:
+            if other is None or other.era != current_era() or not other.writing:
                 self.flights[key] = load
                 mine.append(key)
             elif other is not load:

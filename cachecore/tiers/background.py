@@ -1,4 +1,4 @@
-"""Work that nobody waits for: a few threads, started when there is work, that end with the process."""
+"""Work that nobody waits for, in a few threads that are started when there is some."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Demotion: what the innermost cache lets go goes to the first tier, in batches, in the background."""
+"""Demotion: what the innermost cache lets go goes to the first tier, in the background."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cachecore._tiered import DEMOTE, NEVER, Load, Tagged, clock_ahead, leaves_to, run_sync
+from cachecore._load import DEMOTE, Load, Tagged
+from cachecore._tiered import NEVER, clock_ahead, leaves_to, run_sync
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls
 from cachecore.tiers.writing import BATCH, Writing

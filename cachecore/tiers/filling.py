@@ -8,7 +8,8 @@ from time import perf_counter
 from typing import Any
 
 from cachecore._envelope import seal, wire_keys
-from cachecore._tiered import ADD, DELETE, GET, LOAD, NEVER, SET, SLEEP, Failed, Level, Load
+from cachecore._load import ADD, DELETE, GET, LOAD, SET, SLEEP, Failed, Level, Load
+from cachecore._tiered import NEVER
 from cachecore.sentinel import MISSING
 from cachecore.tiers.base import Item
 from cachecore.tiers.generations import Calls, Generations
@@ -32,7 +33,7 @@ class Filling(Generations):
     def write_levels(
         self, load: Load, keys: list[Any], levels: list[Level], failed: list[Level], now: int
     ) -> Calls:
-        """Write values of a load to tiers; a failure is counted, and what it does not do is lost."""
+        """Write values of a load to tiers; a failure is counted, and no more."""
         levels = [level for level in levels if level not in failed and level.ledger is None]
         if not levels:
             return
@@ -45,7 +46,7 @@ class Filling(Generations):
                 yield from self.current(load, level, keys, now)
                 items = self.items(load, level, keys, now)
                 yield SET, level, items
-            except Unwritable:
+            except UnwritableError:
                 raise
             except Exception as error:
                 level.failed(error)
@@ -75,7 +76,9 @@ class Filling(Generations):
             try:
                 items.append(Item(wire, self._data(level, key, value, sealed), lifetime))
             except (TypeError, ValueError) as error:
-                raise Unwritable(f"the value of key {key!r} cannot be written: {error}") from error
+                raise UnwritableError(
+                    f"the value of key {key!r} cannot be written: {error}"
+                ) from error
         return items
 
     def _data(self, level: Level, key: Any, value: Any, sealed: Any) -> bytes:
@@ -126,6 +129,7 @@ class Filling(Generations):
         self.told("load", len(keys), spent)
         now = self.now_ms()
         kept, gone = [], []
+        load.sealed = load.sealed or {}
         for key, value in zip(keys, values, strict=True):
             if type(value) is Failed:
                 self._failed(load, key, value.error)
@@ -135,10 +139,16 @@ class Filling(Generations):
                 self._absent(load, key, True)
             else:
                 soft, hard = self.lifetimes(now, None)
-                load.sealed = load.sealed or {}
                 load.sealed[key] = Loaded(now, soft, hard, spent)
                 self.kept(load, key, value, now, soft, hard, spent)
                 kept.append(key)
+        yield from self._hand_over(load, kept, gone, failed, leased)
+
+    def _hand_over(
+        self, load: Load, kept: list[Any], gone: list[Any], failed: list[Level], leased: list[bytes]
+    ) -> Calls:
+        """Tell the tiers of what was loaded, and of what is not there any more."""
+        now = self.now_ms()
         levels = [level for level in self.levels if not level.exclusive]
         yield from self.write_levels(load, kept, levels, failed, now)
         for level in self.levels if gone else ():
@@ -221,5 +231,5 @@ class Loaded:
         self.written, self.soft, self.hard, self.load, self.tags = written, soft, hard, load, tags
 
 
-class Unwritable(TypeError):
+class UnwritableError(TypeError):
     """A value that the codec has no bytes for."""

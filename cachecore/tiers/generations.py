@@ -1,8 +1,8 @@
 """Generations: the numbers by which a whole namespace, or all that has a tag, is void at once.
 
-Each tier keeps a random number for the namespace and one for each tag, under keys of their own; what
-is written to the tier carries those of the moment. Whoever invalidates replaces a number, and all
-that carries the old one is a miss. Others notice when they next read it, at most a second later
+Each tier keeps a random number for the namespace and one for each tag, under keys of their own;
+what is written to the tier carries those of the moment. Whoever invalidates replaces a number, and
+all that carries the old one is a miss. Others notice when they next read it, at most a second later
 if they use the tier at all, or at once when an invalidation source tells them.
 
 A number that an engine has forgotten is made anew, never assumed: old values stay void.
@@ -15,7 +15,8 @@ from collections.abc import Generator, Iterable
 from hashlib import blake2b
 from typing import Any
 
-from cachecore._tiered import ADD, GET, GENERATION_MS, Level, Tiered
+from cachecore._load import ADD, GET, Level
+from cachecore._tiered import GENERATION_MS, Tiered
 from cachecore.tiers.base import Item
 
 Calls = Generator[Any, Any, Any]
@@ -53,7 +54,9 @@ class Generations(Tiered):
 
     def generation_found(self, level: Level, data: bytes | None, now: int) -> Calls:
         """Take over the generation that was read with other keys; None: the tier has none yet."""
-        number = int.from_bytes((yield from self._renewed(level, level.generation_key, data)), "little")
+        number = int.from_bytes(
+            (yield from self._renewed(level, level.generation_key, data)), "little"
+        )
         known, level.generation, level.generation_read = level.generation, number, now
         if known not in (0, number):  # somebody else has invalidated the namespace
             yield from self.void_steps(None, own=level.tier.shared)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cachecore._tiered import DELETE, Level, run_sync
+from cachecore._load import DELETE, Level
+from cachecore._tiered import run_sync
 from cachecore.sentinel import MISSING
 from cachecore.tiers.demotion import Demoting
 from cachecore.tiers.generations import Calls
@@ -14,8 +15,8 @@ from cachecore.tiers.generations import Calls
 class Invalidated(Demoting):
     """The part of a cache with tiers that does what invalidation sources say.
 
-    Only tiers that are not shared are told: the others are where the news comes from. While a source
-    is lost, nothing is read from this process's memory or kept there.
+    Only tiers that are not shared are told: the others are where the news comes from. While a
+    source is lost, nothing is read from this process's memory or kept there.
     """
 
     sources: list[Any]
@@ -30,7 +31,8 @@ class Invalidated(Demoting):
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Forget keys, named as in the tiers; what is being loaded for them will not be kept."""
-        wires, ours = [], []
+        wires: list[bytes] = []
+        ours: list[Any] = []
         for wire in keys:
             name = wire[len(self.prefix) :]
             if not wire.startswith(self.prefix):

@@ -1,8 +1,8 @@
 """The writes and deletions that a tier has missed, until it is back and they can be made up for.
 
-While a key stands here, its tier is not read for it: what it has is older. When there are more keys
-than the ledger holds, nothing of that tier's is believed any more, until the generation of the namespace
-in it has been replaced, which makes everything it has void at once.
+While a key stands here, its tier is not read for it: what it has is older. When there are more
+keys than the ledger holds, nothing of that tier's is believed any more, until the generation of the
+namespace in it has been replaced, which makes everything it has void at once.
 """
 
 from __future__ import annotations

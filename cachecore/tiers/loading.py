@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cachecore._tiered import Failed, Load
+from cachecore._load import Failed, Load
 from cachecore.sentinel import MISSING
 from cachecore.tiers.waiting import inside
 

@@ -1,4 +1,4 @@
-"""Policy: how long values live and what may be done with old ones; read from a file by namespace."""
+"""Policy: how long values live, and what may be done with old ones; read from a file."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cachecore.stats import CacheStats
 
 if TYPE_CHECKING:
-    from cachecore._tiered import Level
+    from cachecore._load import Level
     from cachecore.tiers.tiered import TieredCache
 
 

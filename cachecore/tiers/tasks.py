@@ -1,4 +1,4 @@
-"""The driver of event loops: runs what `Tiered` yields as coroutines, loads as tasks of their own."""
+"""The driver of event loops: awaits what `Tiered` yields; loads are tasks of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from cachecore._tiered import ADD, DELETE, DEMOTE, GET, LOAD, RUN, SET, WAIT, Load
+from cachecore._load import ADD, DELETE, DEMOTE, GET, LOAD, RUN, SET, WAIT, Load
 from cachecore.tiers.waiting import wait_async
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ async def _perform(cache: TieredCache, call: tuple[int, Any, Any]) -> Any:
     if kind == DEMOTE:
         return await asyncio.to_thread(level.tier.demote_many, *arg)
     if kind == LOAD:
+        assert cache.loader is not None
         return await cache.loader.arun(level, arg)
     if kind == WAIT:
         return await wait_async(arg)

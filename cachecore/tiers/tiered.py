@@ -10,13 +10,14 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from cachecore import _tiered
+from cachecore import _load
 from cachecore._core import Cache
-from cachecore._tiered import LOAD, SET, SLEEP, WAIT, Level, Load, run_load, run_sync
+from cachecore._load import ADD, DELETE, DEMOTE, LOAD, SET, SLEEP, WAIT, Level, Load
+from cachecore._tiered import run_load, run_sync
 from cachecore.codecs import ArrayCodec, DefaultCodec, Raw, codec_of
 from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
@@ -124,18 +125,20 @@ class TieredCache(Warming):
             "stale_while_revalidate": stale_ttl, "stale_if_error": stale_ttl,
         }  # fmt: skip
         policy = dataclasses.replace(
-            policy or Policy(), **{name: value for name, value in given.items() if value is not None}
+            policy or Policy(),
+            **{name: value for name, value in given.items() if value is not None},
         )
         _check(tiers, namespace, write, exclusive, on_event)
         self.loader = None
         if loader is not None or loader_many is not None:
             self.loader = Loader(loader, loader_many, policy.load_timeout)
             self.awaits = self.loader.awaits
-        clocked = {"timer": timer}
-        self.l0 = Cache(policy.maxsize, max_bytes=policy.max_bytes, name=namespace or None, **clocked)
+        self.l0 = Cache(
+            policy.maxsize, max_bytes=policy.max_bytes, name=namespace or None, timer=timer
+        )
         if policy.negative_ttl is not None:
-            self.absent = Cache(_ABSENT, ttl=policy.negative_ttl, **clocked)
-        self.cooling = Cache(_COOLING, ttl=policy.retry, **clocked)
+            self.absent = Cache(_ABSENT, ttl=policy.negative_ttl, timer=timer)
+        self.cooling = Cache(_COOLING, ttl=policy.retry, timer=timer)
         self.codec = codec_of(policy.codec)
         self.raw = not self.codec.enveloped
         self.writable = _WRITABLE.get(type(self.codec), ())
@@ -233,10 +236,14 @@ class TieredCache(Warming):
 
     # --- writes
 
-    def set(self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
+    def set(
+        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
+    ) -> None:
         """Set a key here and in the tiers.
 
         Args:
+            key: a str, bytes or int.
+            value: what the codec can write down.
             ttl: seconds that this value lives; None: as the policy says; math.inf: for ever.
             tags: names by which it can be invalidated together with others.
 
@@ -344,14 +351,15 @@ class TieredCache(Warming):
     def perform(self, kind: int, level: Any, arg: Any) -> Any:
         """One of those that take longer than a function call, in a thread."""
         if kind == LOAD:
+            assert self.loader is not None
             return self.loader.run(level, arg)
         if kind == SET:
             return level.tier.set_many(arg)
-        if kind == _tiered.DELETE:
+        if kind == DELETE:
             return level.tier.delete_many(arg)
-        if kind == _tiered.ADD:
+        if kind == ADD:
             return level.tier.add(arg)
-        if kind == _tiered.DEMOTE:
+        if kind == DEMOTE:
             return level.tier.demote_many(*arg)
         if kind == WAIT:
             return wait(arg)
@@ -417,7 +425,7 @@ class TieredCache(Warming):
 
         await asyncio.to_thread(self.close)
 
-    def __enter__(self) -> TieredCache:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -446,7 +454,7 @@ def _check(tiers: list[Any], namespace: Any, write: Any, exclusive: Any, on_even
 
 def _begin_anew() -> None:
     """In a child process the threads are gone, and so is whoever was loading."""
-    _tiered.begin_era()
+    _load.begin_era()
     for cache in list(_caches):
         cache.flights.clear()
         cache.background.reset()

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from cachecore._tiered import Load
+from cachecore._load import Load
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

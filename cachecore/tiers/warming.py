@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ class Warming(Invalidated):
         """Look keys up, so that they are here, and return how many have a value.
 
         Args:
-            keys: an iterable of keys; or a tier, whose keys in this namespace are looked up, as text
-                where they are text (not those that the tier keeps under a digest); None: the keys
-                that the last close() has saved to `keys_file`.
+            keys: an iterable of keys; or a tier, whose keys in this namespace are looked up, as
+                text where they are text (not those that the tier keeps under a digest); None: the
+                keys that the last close() has saved to `keys_file`.
             batch: keys a call of a tier and of the loader.
             rate: most keys a second; None: as fast as it goes.
-            progress: called as progress(done, total) after each batch; by default a bar on a terminal.
-                An iterable without length has a total of 0.
+            progress: called as progress(done, total) after each batch; by default a bar on a
+                terminal. Without a known total, that is what was done.
 
         Raises:
             What the loader raises.
@@ -53,7 +53,7 @@ class Warming(Invalidated):
             raise TypeError(f"keys must be an iterable of keys, not {type(keys).__name__}")
         batch = positive_int(batch, "batch")
         pace = None if rate is None else price(rate, "rate")
-        total = len(keys) if hasattr(keys, "__len__") else 0
+        total = len(keys) if isinstance(keys, Sized) else 0
         done, found, begin, missing = 0, 0, time.monotonic(), object()
         with reporting(progress, total, "keys") as report:
             rest = iter(keys)
@@ -102,8 +102,7 @@ class Warming(Invalidated):
         keys: list[Any] = []
         try:
             with open(self.keys_file) as file:
-                for line in file:
-                    line = line.strip()
+                for line in map(str.strip, file):
                     if line.endswith("b"):
                         keys.append(bytes.fromhex(json.loads(line[:-1])))
                     else:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from cachecore._envelope import peek_written, wire_keys
-from cachecore._tiered import DELETE, GET, NEVER, SET, WAIT, Level, Load, run_sync
+from cachecore._load import DELETE, GET, SET, WAIT, Level, Load
+from cachecore._tiered import NEVER, run_sync
 from cachecore.errors import TierError
 from cachecore.sentinel import MISSING
 from cachecore.tiers.background import Background
@@ -29,6 +30,7 @@ BATCH = 500  # keys a call
 class Writing(Filling):
     """The part of a cache with tiers that writes, deletes and invalidates."""
 
+    namespace: str
     write: str
     strict: bool
     writable: tuple[type, ...]
@@ -43,14 +45,11 @@ class Writing(Filling):
         """Claim keys for a write, after the writes before it."""
         rest = list(keys)
         while rest:
-            mine, others = self.claim_write(load, rest)
-            for other in others:
+            for other in self.claim_write(load, rest)[1]:
                 yield WAIT, None, other
             rest = [key for key in rest if self.flights.get(key) is not load]
 
-    def set_steps(
-        self, values: dict[Any, Any], ttl: float | None, tags: Sequence[str]
-    ) -> Calls:
+    def set_steps(self, values: dict[Any, Any], ttl: float | None, tags: Sequence[str]) -> Calls:
         """A generator that sets keys here and in the tiers."""
         now = self.now_ms()
         numbers = [tag_number(tag) for tag in tags]
@@ -190,7 +189,7 @@ class Writing(Filling):
 
     def _replay_steps(self, level: Level) -> Calls:
         """One batch; raises what the tier raises."""
-        ledger, now = level.ledger, self.now_ms()
+        ledger, now = self.ledger_of(level), self.now_ms()
         if ledger.overflowed and ledger.renewal is None:
             ledger.renewal = fresh()
         if ledger.renewal is not None:
@@ -260,8 +259,10 @@ class Writing(Filling):
             raise TierError(f"not every tier was told: {error}") from error
 
     def void_steps(self, number: int | None, own: bool = False) -> Calls:
-        """The same for a tag's number; None: the namespace. With `own` only in tiers that are not
-        shared. A tier that fails is told later; returns the last such failure."""
+        """The same for a tag's number; None: the namespace. Returns the last failure of a tier.
+
+        With `own` only in tiers that are not shared. A tier that fails is told later.
+        """
         self.overtake(list(self.flights))  # a value on its way may be concerned
         self.leaving.clear()
         if number is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,6 +22,7 @@ class TestOneServer(TierContract):
     @pytest.fixture
     def tier(self, server: Server) -> Iterator[RedisTier]:
         import redis
+
         redis.Redis(port=server.port).flushall()
         tier = RedisTier(f"redis://127.0.0.1:{server.port}", timeout=5)
         yield tier

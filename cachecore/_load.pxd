@@ -1,0 +1,53 @@
+# What a cache with tiers has under way, and what it knows of each tier.
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+# Forks before now: loads of another era have lost their thread.
+cdef unsigned long current_era() noexcept
+
+
+@cython.final
+cdef class Load:
+    cdef public dict values    # by key: what was found, or MISSING
+    cdef public dict errors    # by key: what the loader raised instead; None: nothing
+    cdef public object failure  # what ended it before its end
+    cdef public object refresh  # keys that are to be refreshed behind the caller's back; or None
+    cdef public object known   # of a refresh, by key: the soft expiry that is to be improved on
+    cdef public dict fallback  # by key: what to return where the loader fails; None: nothing
+    cdef public object doubtful  # what a tier had, whose tags are to be looked at
+    cdef public bint writing   # its tiers are being written: no write may overtake it
+    cdef public bint write     # it brings a value of the caller's, or takes one away
+    cdef public bint ended
+    cdef public list waiters   # called at its end
+    cdef public object loop    # the event loop of its task; None: it is a thread's
+    cdef public list keys      # what its loader is to load
+    cdef public object parent  # the load whose loader began this one; None: nobody's
+    cdef public list waits     # loads that its end waits for
+    cdef public dict sealed    # by key: what a tier had
+    cdef readonly unsigned long thread
+    cdef readonly unsigned long era
+
+
+@cython.final
+cdef class Tagged:
+    cdef readonly object value
+    cdef readonly tuple tags
+    cdef readonly int64_t soft  # Unix ms
+    cdef uint64_t epoch
+
+
+@cython.final
+cdef class Level:
+    cdef public object tier
+    cdef public object ledger         # the writes it has missed; None: none
+    cdef public bint exclusive        # it keeps what left the innermost cache, and only that
+    cdef public uint64_t generation
+    cdef public int64_t generation_read  # Unix ms; 0: not yet
+    cdef public bytes generation_key
+    cdef public dict tags             # by tag id: (generation, when it was read)
+    cdef public uint64_t hits, misses, errors, timeouts, writes, deletes
+    cdef public uint64_t bytes_read, bytes_written
+    cdef public dict refused          # what was no value of ours: counts by reason
+    cdef uint64_t latencies[32]
+    cdef int took(self, int64_t begin) except -1

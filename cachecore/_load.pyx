@@ -1,0 +1,112 @@
+"""What a cache with tiers has under way, and what it knows of each of its tiers."""
+
+cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int64_t
+
+from cachecore.cc_tiered cimport cc_nanoseconds
+
+# What the generators of a cache yield: (one of these, a Level or a Load, what it is about).
+GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
+
+cdef enum:
+    LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
+
+cdef unsigned long era = 0
+
+
+cdef unsigned long current_era() noexcept:
+    return era
+
+
+def begin_era():
+    """In a child process nobody ends the loads of its parent."""
+    global era
+    era += 1
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Load:
+    """Some keys that one thread or task loads or writes, and what became of them."""
+
+    def __cinit__(self):
+        self.thread = PyThread_get_thread_ident()
+        self.era = era
+
+    def await_end(self, wake):
+        """Have `wake()` called at the end; False: it has ended, and it will not be called."""
+        if self.ended:
+            return False
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(wake)
+        return True
+
+    def remember(self, key, value):
+        """A value to return if the loader fails."""
+        if self.fallback is None:
+            self.fallback = {}
+        self.fallback[key] = value
+
+    def end_with(self, error, keys):
+        """An error is everyone's who waits; of what stops a thread or a task, only its own."""
+        if isinstance(error, Exception):
+            self.errors = dict.fromkeys(keys, error)
+        else:
+            self.failure = error
+
+    def error(self):
+        """What the loader raised for some key, or None."""
+        return next(iter(self.errors.values())) if self.errors else None
+
+    @property
+    def lost(self):
+        """Whether it began before this process was forked."""
+        return self.era != era
+
+
+@cython.final
+cdef class Tagged:
+    """A value with tags, as the innermost cache keeps it: a look-up of it is never plain C."""
+
+
+@cython.final
+cdef class Failed:
+    """In place of one value of a batch: why it could not be loaded."""
+
+    cdef readonly object error
+
+    def __init__(self, error):
+        self.error = error
+
+
+@cython.final
+cdef class Level:
+    """A tier as one cache sees it: its counts, its generation, and the writes it has missed."""
+
+    def __init__(self, tier, bytes prefix, exclusive):
+        self.tier = tier
+        self.exclusive = exclusive
+        self.generation_key = prefix + b"\0generation"
+        self.tags = {}
+        self.refused = {}
+
+    cdef int took(self, int64_t begin) except -1:
+        cdef int64_t micros = (cc_nanoseconds() - begin) // 1000
+        cdef int bucket = 0
+        while micros > 1 and bucket < LATENCIES - 1:
+            micros >>= 1
+            bucket += 1
+        self.latencies[bucket] += 1
+        return 0
+
+    def failed(self, error):
+        """Count a failure."""
+        self.errors += 1
+        if isinstance(error, TimeoutError):
+            self.timeouts += 1
+
+    def histogram(self):
+        """Calls by how long they took: bucket i counts those of 2^i ... 2^(i + 1) - 1 us."""
+        return [self.latencies[i] for i in range(LATENCIES)]
