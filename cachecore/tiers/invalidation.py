@@ -243,10 +243,10 @@ class Streams(_Published):
     def _turn(self, run: Run, wire: Wire, since: tuple[int, int], *, block: bool) -> int:
         """Read on, and tell the sink; how many entries there were.
 
-        The server answers in a `heartbeat` whether there are entries or not: that is the sign of
-        life.
+        The server answers in half a `heartbeat`, and as late as its clock ticks, whether there
+        are entries or not: that is the sign of life.
         """
-        wait = ("BLOCK", max(1, int(self.heartbeat * 1000))) if block else ()
+        wait = ("BLOCK", int(self.heartbeat * 500)) if block else ()
         read = ("XREAD", "COUNT", TURN, *wait, "STREAMS", self._stream, _text(since))
         wire.send(read, ("XINFO", "STREAM", self._stream))
         until = monotonic() + self.heartbeat * (2 if block else 1)

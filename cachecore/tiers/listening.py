@@ -32,6 +32,7 @@ except ImportError as error:
         'invalidation needs redis-py with hiredis: pip install "cachecore-ml[redis]"'
     ) from error
 
+LEAST_HEARTBEAT = 0.1  # seconds; servers look at their clocks ten times in one
 BACKOFF = 0.05, 2.0  # seconds between two attempts to connect: the first, the most
 STOPPED = 0.2  # seconds that stop() waits for the thread
 RECEIVED = 65_536  # bytes taken from the socket at a time
@@ -117,14 +118,17 @@ class Run:
     # --- what the sink is told
 
     def forget(self, keys: Sequence[bytes]) -> None:
+        self._go_on()
         if keys and not self._tell(self.sink.forget, keys):
             self.forget_all()
 
     def forget_all(self) -> None:
+        self._go_on()
         if not self._tell(self.sink.forget_all):
             raise RuntimeError("the sink could not forget")
 
     def trust(self) -> None:
+        self._go_on()
         self.trusted = True  # whatever comes of it: from now on a loss is told
         if not self._tell(self.sink.trust):
             raise RuntimeError("the sink could not trust")
@@ -136,9 +140,11 @@ class Run:
         if not self._tell(self.sink.distrust):
             self._tell(self.sink.forget_all)
 
-    def _tell(self, method: Callable[..., None], *args: Any) -> bool:
-        if self.stopped.is_set() and method != self.sink.distrust:
+    def _go_on(self) -> None:
+        if self.stopped.is_set():
             raise RuntimeError("stopped")
+
+    def _tell(self, method: Callable[..., None], *args: Any) -> bool:
         try:
             method(*args)
         except Exception as error:
@@ -198,8 +204,8 @@ class Listener:
 
     def __init__(self, url_or_client: Any, heartbeat: float) -> None:
         self.heartbeat = seconds(heartbeat, "heartbeat")
-        if not math.isfinite(self.heartbeat):
-            raise ValueError("heartbeat must be finite")
+        if not LEAST_HEARTBEAT <= self.heartbeat < math.inf:
+            raise ValueError(f"heartbeat must be {LEAST_HEARTBEAT} s or more, not {heartbeat!r}")
         self._redis = _client(url_or_client, self.heartbeat)
         self._lock = threading.Lock()
         self._run: Run | None = None
