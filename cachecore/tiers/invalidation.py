@@ -71,7 +71,7 @@ class _Pushes(Listener):
                 sent = monotonic()
                 asked, due = True, sent + self.heartbeat
             elif asked and (message is LATE or late > self.heartbeat):
-                raise TimeoutError("the server does not answer")
+                raise TimeoutError("the answer is late")
 
 
 class Tracking(_Pushes):

@@ -162,12 +162,13 @@ class Run:
         """End the thread; one that the operating system keeps in a connect() ends after that."""
         self.stopped.set()
         end = monotonic() + STOPPED
-        while self.thread is not threading.current_thread() and monotonic() < end:
+        while monotonic() < end:
             connected = self._socket()
             if connected is not None:
                 with suppress(OSError):  # of TLS too: only wake who waits for it, in its thread
                     socket.socket.shutdown(connected, socket.SHUT_RDWR)
-            assert self.thread is not None
+            if self.thread is None or self.thread is threading.current_thread():
+                return
             self.thread.join(0.01)
             if not self.thread.is_alive():
                 return
@@ -193,11 +194,13 @@ class Listener:
     Nothing runs before `start`. From then on a daemon thread keeps a connection of its own, made
     as those of the client's pool are (address, TLS, user, Sentinel), in RESP3: Redis 6 or newer.
     The sink is told `distrust` at once, and `trust` when the connection stands and everything that
-    may have been missed is forgotten. A connection is lost when it breaks and when the server
-    does not answer within `heartbeat`: `distrust` comes at most 2 x `heartbeat` after the loss.
-    Then it is tried again, after 50 ms at first and 2 s at most, for as long as it takes: neither
-    an absent server nor a wrong password is an error of `start`. Both are counted and logged (to
-    the logger "cachecore").
+    may have been missed is forgotten.
+
+    A connection is lost when it breaks and when the server does not answer within `heartbeat`:
+    `distrust` comes at most 2 x `heartbeat` after the loss. So is one whose messages are read
+    later than that, because the sink does not keep up. Then it is tried again, after 50 ms at
+    first and 2 s at most, for as long as it takes: neither an absent server nor a wrong password
+    is an error of `start`. Both are counted and logged (to the logger "cachecore").
 
     After a fork the child is told `distrust`, and listens on a connection and thread of its own.
     """
