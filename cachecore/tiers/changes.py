@@ -61,14 +61,14 @@ def debezium(
     used = {name for _, name, _, _ in Formatter().parse(form) if name is not None}
     if strange := used - {"table", *columns}:
         raise ValueError(f"format must use only {{table}} and columns of key, not {strange}")
-    return _Debezium(table, columns, form)
+    return _Debezium(table, form, used)
 
 
 class _Debezium:
     """What `debezium` returns."""
 
-    def __init__(self, table: str | None, columns: list[str], form: str) -> None:
-        self._table, self._columns, self._form = table, columns, form
+    def __init__(self, table: str | None, form: str, used: set[str]) -> None:
+        self._table, self._form, self._used = table, form, used
 
     def __call__(self, event: dict[bytes, bytes]) -> Keys:
         change = _envelope(event)
@@ -81,18 +81,18 @@ class _Debezium:
         if kind not in {"c", "u", "d", "r"}:
             return None
         before, after = change.get("before"), change.get("after")
-        if before and after and any(before.get(column) is None for column in self._columns):
+        if before and after and any(before.get(name) is None for name in self._used - {"table"}):
             before = None  # of a database that logs of old rows only what changed of their keys
-        rows = [row for row in (before, after) if row]
+        rows = [row | {"table": table} for row in (before, after) if row]
         if not rows:
             raise ValueError(f"a change of table {table} tells no row")
-        return list(dict.fromkeys(self._wire_key(row, table) for row in rows))
+        return list(dict.fromkeys(self._wire_key(row) for row in rows))
 
-    def _wire_key(self, row: dict[str, Any], table: Any) -> str:
-        values = {column: row.get(column) for column in self._columns}
-        if missing := [column for column, value in values.items() if value is None]:
-            raise ValueError(f"a change of table {table} does not tell {missing}")
-        return self._form.format(**{"table": table} | values)
+    def _wire_key(self, row: dict[str, Any]) -> str:
+        values = {name: row.get(name) for name in self._used}
+        if missing := [name for name, value in values.items() if value is None]:
+            raise ValueError(f"a change of table {row['table']} does not tell {missing}")
+        return self._form.format(**values)
 
 
 def _envelope(event: dict[bytes, bytes]) -> dict[str, Any]:
