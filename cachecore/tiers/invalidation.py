@@ -186,10 +186,10 @@ class Streams(_Published):
         maxlen: how many entries `append` leaves, about; those who are away for longer forget all.
         heartbeat: seconds between signs of life, and for each to come (see `Listener`).
 
-    An entry has a field "key" for each wire key, or a field "all": anything may have changed; and
-    "origin", which tells senders apart (`XADD stream * key user:1`, by anybody, has none). After a
-    loss the sink is told what was missed before it is told `trust`. Where entries that were not
-    read yet may have been trimmed or deleted, or the stream was lost, it forgets everything.
+    An entry has a field "key" for each wire key (`XADD stream * key user:1`, by anybody); one
+    without says that anything may have changed. A field "origin" tells senders apart. After a loss
+    the sink is told what was missed before it is told `trust`. Where entries that were not read
+    yet may have been trimmed or deleted, or the stream was lost, it forgets everything.
     """
 
     def __init__(
@@ -237,8 +237,12 @@ class Streams(_Published):
         while self._turn(run, wire, self._at, block=False) == TURN:
             pass
         run.trust()
+        whole = monotonic()  # when everything had been read
         while True:
-            self._turn(run, wire, self._at, block=True)
+            if self._turn(run, wire, self._at, block=True) < TURN:
+                whole = monotonic()
+            elif monotonic() - whole > 2 * self.heartbeat:
+                raise TimeoutError("entries come faster than they are read")
 
     def _turn(self, run: Run, wire: Wire, since: tuple[int, int], *, block: bool) -> int:
         """Read on, and tell the sink; how many entries there were.
@@ -288,8 +292,7 @@ class Streams(_Published):
             return [encoded(key, "a key") for key in several]
         if (b"origin", self._origin) in pairs:
             return []
-        keys_told = [value for name, value in pairs if name == b"key"]
-        return keys_told if keys_told and (b"all", b"") not in pairs else EVERYTHING
+        return [value for name, value in pairs if name == b"key"] or EVERYTHING
 
 
 def _name(text: Any, name: str) -> bytes:

@@ -40,7 +40,7 @@ ReplyError: Final[type[Exception]] = hiredis.ReplyError
 LATE: Final = object()  # in place of a message: none came in time
 
 _log = logging.getLogger("cachecore")
-_started: WeakSet[Listener] = WeakSet()
+_listeners: WeakSet[Listener] = WeakSet()
 
 
 class Sink(Protocol):
@@ -175,6 +175,8 @@ class Run:
 
     def abandon(self) -> None:
         """In the child after a fork: close the parent's connection here, and only here."""
+        self.stopped = threading.Event()  # another thread may have held the lock of the old one
+        self.stopped.set()  # for its own thread, if that is the one that forked
         connected = self._socket()
         if connected is not None:
             connected.close()
@@ -214,6 +216,7 @@ class Listener:
         self._run: Run | None = None
         self._counts = dict.fromkeys(("received", "losses", "reconnects", "failures", "errors"), 0)
         self._said: set[str] = set()
+        _listeners.add(self)
 
     def start(self, sink: Sink) -> None:
         """Listen, and tell `sink`, until `stop`. RuntimeError when it listens already."""
@@ -231,7 +234,6 @@ class Listener:
         """
         with self._lock:
             run, self._run = self._run, None
-            _started.discard(self)
         if run is not None:
             run.stop()
 
@@ -257,7 +259,7 @@ class Listener:
         try:
             self._redis.execute_command(*command)
         except redis.RedisError as error:
-            raise TierError(f"invalidations were not sent: {error}") from error
+            raise TierError(f"invalidations were not sent: {_reason(error)}") from error
 
     def _serve(self, run: Run, wire: Wire) -> NoReturn:
         """Subscribe, tell the sink until it can trust and from then on; ends by an exception."""
@@ -273,7 +275,6 @@ class Listener:
         )
         run.thread.start()
         self._run = run
-        _started.add(self)
 
     def _listen(self, run: Run) -> None:
         failed = 0
@@ -316,11 +317,10 @@ class Listener:
     def _count(self, what: str, consequence: str, error: Exception) -> None:
         """Count an error, and log it, once until all is well again."""
         self._counts[what] += 1
-        text = str(error).partition(", with args")[0]  # which may be those of AUTH
-        if text not in self._said:
-            self._said.add(text)
-            name, kind = type(self).__name__, type(error).__name__
-            _log.warning("%s: %s: %s: %s", name, consequence, kind, text)
+        reason = _reason(error)
+        if reason not in self._said:
+            self._said.add(reason)
+            _log.warning("%s: %s: %s", type(self).__name__, consequence, reason)
 
     def _well(self, again: bool) -> None:
         """The sink trusts, again or for the first time."""
@@ -353,8 +353,13 @@ def _client(url_or_client: Any, timeout: float) -> Any:
     )
 
 
+def _reason(error: Exception) -> str:
+    """An error in words, without what a server repeats of a command: it may be a password."""
+    return f"{type(error).__name__}: {error}".partition(", with args")[0]
+
+
 def _after_fork() -> None:
-    for listener in list(_started):
+    for listener in list(_listeners):
         listener._forked()
 
 

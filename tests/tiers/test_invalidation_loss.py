@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -247,6 +249,21 @@ def test_stop_while_it_waits_to_try_again(kind: str) -> None:
     eventually(lambda: source.stats()["failures"] >= 4)
     quick_stop(source)
     assert told.calls == ["distrust"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stop_while_it_connects(kind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, contextlib.ExitStack() as full:
+        for _ in range(4):  # until its queue is full, and it answers nobody
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        source, told = source_of(kind, f"redis://127.0.0.1:{deaf.getsockname()[1]}"), Told()
+        source.start(told)
+        time.sleep(0.1)
+        quick_stop(source)
+        assert told.calls == ["distrust"]
+        assert source.stats()["failures"] == 0
 
 
 def test_stop_while_the_sink_is_busy(server: Server) -> None:

@@ -82,6 +82,20 @@ def test_nothing_is_lost_over_disconnects_under_load(client: Any, running: Serve
         assert told.calls.count("forget_all") == 1
 
 
+def test_a_sink_that_does_not_keep_up(client: Any) -> None:
+    source = Streams(client, "s", heartbeat=0.2)
+    with listening(source) as told:
+        told.act = lambda call: call == "forget" and time.sleep(0.2)
+        keys = [b"%d" % at for at in range(6 * TURN)]
+        with client.pipeline() as many:
+            add(many, *keys)
+            many.execute()
+        told.wait("distrust")
+        told.wait("forget", "trust")
+        told.wait_for(*keys)
+        assert "forget_all" not in told.calls[3:]
+
+
 def test_a_saved_position(client: Any) -> None:
     first = Streams(client, "s")
     assert first.position is None
