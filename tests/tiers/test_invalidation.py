@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,95 +279,6 @@ def test_sending_to_nobody() -> None:
     ):
         with pytest.raises(TierError, match="were not sent"):
             send()
-
-
-# --- fork
-
-
-@contextmanager
-def child(*steps: Callable[[], object]) -> Iterator[None]:
-    """A child that takes the first step at once, the second with the block; it must not fail."""
-    ready, go = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            steps[0]()
-            os.write(ready[1], b"!")
-            os.read(go[0], 1)
-            steps[1]()
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(ready[1])
-    assert os.read(ready[0], 1) == b"!"
-    os.write(go[1], b"!")
-    yield
-    assert os.waitpid(pid, 0)[1] == 0
-    for end in (ready[0], *go):
-        os.close(end)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_child_listens_for_itself(kind: str, server: Server, client: Any) -> None:
-    source = source_of(kind, url_of(server), heartbeat=0.2)
-
-    def listen() -> None:
-        assert told.calls[3] == "distrust"
-        told.wait("trust")
-
-    def hear() -> None:
-        told.wait_for(b"both")
-        assert source.connected
-        assert len(told.threads) == 2
-        source.stop()
-
-    with listening(source) as told:
-        with child(listen, hear):
-            change(kind, client, b"both")
-            told.wait_for(b"both")
-        change(kind, client, b"after")  # the child's end did not touch this connection
-        told.wait_for(b"after")
-        time.sleep(0.5)
-        assert told.calls.count("distrust") == 1
-
-
-@pytest.mark.parametrize("started", [True, False])
-def test_parent_and_child_are_two_senders(started: bool, server: Server) -> None:
-    source, told = PubSub(url_of(server), "changes"), Told()
-    if started:
-        source.start(told)
-    with child(lambda: None if started else source.start(told), lambda: told.wait_for(b"k")):
-        eventually(lambda: client_of(server).pubsub_numsub("changes")[0][1] == 1 + started)
-        source.publish([b"k"])
-    source.stop()
-
-
-def test_a_fork_by_the_sink(server: Server, client: Any) -> None:
-    source, told = PubSub(url_of(server), "changes"), Told()
-    pids: list[int] = []
-
-    def act(call: str) -> None:
-        if call == "forget" and not pids:
-            pids.append(os.fork())
-            if pids == [0]:
-                status = 1
-                try:
-                    told.wait("forget", "distrust", "forget_all", "trust")
-                    time.sleep(0.5)
-                    told.wait("forget", "distrust", "forget_all", "trust")
-                    status = 0
-                finally:
-                    os._exit(status)
-
-    told.act = act
-    with listening(source, told):
-        client.publish("changes", "k")
-        told.wait_for(b"k")
-        eventually(lambda: pids)
-        assert os.waitpid(pids[0], 0)[1] == 0
-        client.publish("changes", "k")
-        told.wait_for(b"k")
 
 
 # --- bad input

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
@@ -298,27 +297,3 @@ def test_a_slow_sink(server: Server) -> None:
         told.act = lambda call: call == "forget" and time.sleep(1.5 * HEARTBEAT)
         change("tracking", client_of(server), *(b"%d" % at for at in range(20)))
         told.wait("distrust", "forget_all", "trust")  # it did not keep up
-
-
-def test_fork_while_there_is_no_server(tmp_path: Path) -> None:
-    server = redis_server(tmp_path / "redis")
-    server.kill()
-    source, told = source_of("pubsub", url_of(server)), Told()
-    source.start(told)
-    eventually(lambda: source.stats()["failures"] >= 1)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            assert told.calls == ["distrust", "distrust"]
-            told.wait("distrust", "forget_all", "trust")
-            status = 0
-        finally:
-            os._exit(status)
-    server.start()
-    try:
-        assert os.waitpid(pid, 0)[1] == 0
-        told.wait("distrust", "forget_all", "trust")
-    finally:
-        source.stop()
-        server.kill()
