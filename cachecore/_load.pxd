@@ -3,6 +3,13 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
+# Of the calls that _load.pyx names, those that are made in C.
+cdef enum:
+    OP_GET = 0
+    OP_RUN = 7
+    OP_WAIT = 8
+
+
 # Forks before now: loads of another era have lost their thread.
 cdef unsigned long current_era() noexcept
 

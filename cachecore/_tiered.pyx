@@ -1,8 +1,8 @@
 """Tiered: what a look-up does when the process's own memory does not have the answer.
 
 A hit is C (src/python/cc_tiered.c). Here is the miss: one body of logic, `Tiered.steps`, a
-generator that yields what is to be asked of tiers and of the loader. A thread runs it by `drive`, an
-event loop by tiers/tasks.py. The rest of a TieredCache is Python (tiers/tiered.py).
+generator that yields what is to be asked of tiers and of the loader. A thread runs it by `drive`,
+an event loop by tiers/tasks.py. The rest of a TieredCache is Python (tiers/tiered.py).
 
 Single flight: `flights` has, for each key that is being loaded or written, its Load. Who finds one
 there waits for it. A load whose key is no longer its own in `flights` has been overtaken by a write
@@ -16,14 +16,13 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
-from cachecore._load cimport Level, Load, Tagged, current_era
+from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, current_era
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
 from cachecore.cc_tiered cimport cc_tiered_install
 
-from random import random
+import random
 
-from cachecore._load import GET, RUN, WAIT
 from cachecore._envelope import Sealed, unseal, wire_keys
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
@@ -274,14 +273,14 @@ cdef class Tiered:
         while rest:
             mine, others = self.claim(load, rest)
             if mine:
-                yield RUN, load, mine
+                yield OP_RUN, load, mine
                 values.update(load.values)
                 error = load.error() or error
             rest = []
             for key, other in others:
-                if not (yield WAIT, None, other):  # its end depends on this call's
+                if not (yield OP_WAIT, None, other):  # its end depends on this call's
                     other = Load()
-                    yield RUN, other, [key]
+                    yield OP_RUN, other, [key]
                 if other.failure is not None or other.write:
                     rest.append(key)
                 elif other.errors is not None and key in other.errors:
@@ -318,7 +317,7 @@ cdef class Tiered:
                 wires.append(level.generation_key)
             begin = cc_nanoseconds()
             try:
-                datas = yield GET, level, wires
+                datas = yield OP_GET, level, wires
                 level.took(begin)
             except Exception as error:
                 level.failed(error)
@@ -350,7 +349,7 @@ cdef class Tiered:
             yield from self.load_rest(load, rest, failed)
 
     cdef bint accept(self, Load load, object key, object data, int64_t now, Level level) except -1:
-        """Keeps what a tier had, if it is good. False with `doubtful`: its tags must be looked at."""
+        """Keeps what a tier had, if it is good. False with `doubtful`: look at its tags first."""
         load.doubtful = None
         level.bytes_read += len(data)
         if self.raw:
@@ -378,7 +377,7 @@ cdef class Tiered:
             load.remember(key, sealed.value)
             return False
         if self.early != 0 and soft != NEVER:
-            due -= <int64_t>(-log(1 - <double>random()) * self.early * <double>sealed.load * 1000)
+            due -= <int64_t>(-log(1 - <double>random.random()) * self.early * <double>sealed.load * 1000)
         if now >= due:
             if self.stale(key, sealed.value, soft, now, load) is FETCH:
                 return False
@@ -421,7 +420,7 @@ cdef class Tiered:
         """Keep what was loaded in so many seconds, or set, in the innermost cache."""
         cdef int64_t due = soft
         if self.early != 0 and soft != NEVER:
-            due -= <int64_t>(-log(1 - <double>random()) * self.early * seconds * 1000)
+            due -= <int64_t>(-log(1 - <double>random.random()) * self.early * seconds * 1000)
             due = max(due, now + 1)
         self.keep(load, key, value, now, soft, hard, due, tags)
 
@@ -432,7 +431,7 @@ cdef class Tiered:
         if seconds > FAR_SECONDS:
             return NEVER, NEVER
         if self.jitter != 0:
-            seconds *= 1 - self.jitter * <double>random()
+            seconds *= 1 - self.jitter * <double>random.random()
         soft = now + max(1, <int64_t>(seconds * 1000))
         return soft, soft + max(self.revalidate_ms, self.error_ms)
 
@@ -440,10 +439,11 @@ cdef class Tiered:
 # --- the driver of threads ------------------------------------------------------------------------
 
 cdef object perform(Tiered self, tuple call):
-    op, level, arg = call
-    if op == GET:
+    cdef int op = call[0]
+    level, arg = call[1], call[2]
+    if op == OP_GET:
         return (<Level>level).tier.get_many(arg)
-    if op == RUN:
+    if op == OP_RUN:
         return drive(self, <Load>level, arg)
     return self.perform(op, level, arg)  # what takes longer
 

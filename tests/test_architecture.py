@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 # is one module here: its files may import each other.
 LAYERS = [
     {"cc_sum", "cc_table", "cc_vectors"},  # C declarations
-    {"cc_batch", "cc_memo", "cc_slots"},
+    {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
     {"errors", "progress", "sentinel", "settings", "stats"},
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_memo", "_payload", "_simulate", "_vectors"},
+    {"_load", "_memo", "_payload", "_simulate", "_vectors"},
     {"_envelope"},
-    {"codecs"},
+    {"_tiered", "codecs"},
     {"tiers"},
     {"__init__"},
     {"plan"},
@@ -69,6 +69,7 @@ C_ORDER = {
         "hit",
         "batch",
         "slots",
+        "tiered",
         "memo_key",
         "memo_ready",
         "memo",

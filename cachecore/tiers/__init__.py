@@ -9,7 +9,10 @@ from cachecore.tiers.base import Item, Tier, Wrapper
 
 if TYPE_CHECKING:
     from cachecore.tiers.breaker import Breaker
+    from cachecore.tiers.changes import EVERYTHING, debezium
     from cachecore.tiers.deadline import Deadline
+    from cachecore.tiers.invalidation import PubSub, Streams, Tracking
+    from cachecore.tiers.listening import Sink
     from cachecore.tiers.memcached import MemcachedTier
     from cachecore.tiers.mmap import MmapTier
     from cachecore.tiers.policy import Policy, load_policies
@@ -18,33 +21,45 @@ if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
 
 __all__ = [
+    "EVERYTHING",
     "Breaker",
     "Deadline",
     "Item",
     "MemcachedTier",
     "MmapTier",
     "Policy",
+    "PubSub",
     "RedisTier",
+    "Sink",
+    "Streams",
     "Tier",
     "TierError",
     "TierStats",
     "TierTimeoutError",
     "TieredCache",
     "TieredStats",
+    "Tracking",
     "Wrapper",
+    "debezium",
     "load_policies",
 ]
 # Where the others are. Loaded when first asked for: some need an engine's package.
 _LATER = {
+    "EVERYTHING": "changes",
     "Breaker": "breaker",
     "Deadline": "deadline",
     "MemcachedTier": "memcached",
     "MmapTier": "mmap",
     "Policy": "policy",
+    "PubSub": "invalidation",
     "RedisTier": "redis",
+    "Sink": "listening",
+    "Streams": "invalidation",
     "TierStats": "stats",
     "TieredCache": "tiered",
     "TieredStats": "stats",
+    "Tracking": "invalidation",
+    "debezium": "changes",
     "load_policies": "policy",
 }
 

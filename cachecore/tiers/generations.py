@@ -92,6 +92,10 @@ class Generations(Tiered):
         """Make the namespace or a tag void: see writing.py."""
         raise NotImplementedError
 
+    def told(self, event: str, keys: int, spent: float) -> None:
+        """Tell whoever wants to know of an event: see tiered.py."""
+        raise NotImplementedError
+
     def tag_changed(self, number: int) -> None:
         """What is here and has the tag is void."""
         self.epoch += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cachecore.settings import positive_int, price, seconds, share, size_in_bytes
+from cachecore.tiers.base import Tier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +112,22 @@ def load_policies(path: str | PathLike[str]) -> dict[str, Policy]:
         "": Policy.of(common, "default"),
         **{name: Policy.of({**common, **own}, name) for name, own in tables.items()},
     }
+
+
+def check_arguments(
+    tiers: list[Any], namespace: Any, write: Any, exclusive: Any, on_event: Any
+) -> None:
+    """Arguments of a TieredCache that are no lifetimes; TypeError or ValueError naming one."""
+    for tier in tiers:
+        if not isinstance(tier, Tier):
+            raise TypeError(f"tiers must be Tier objects, not {type(tier).__name__}")
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
+    if "\0" in namespace:
+        raise ValueError("namespace must not contain NUL")
+    if write not in ("through", "around"):
+        raise ValueError(f'write must be "through" or "around", not {write!r}')
+    if not tiers and (write == "around" or exclusive):
+        raise ValueError('write="around" and exclusive need tiers')
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")

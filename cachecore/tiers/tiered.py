@@ -7,34 +7,28 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from cachecore import _load
 from cachecore._core import Cache
-from cachecore._load import ADD, DELETE, DEMOTE, LOAD, SET, SLEEP, WAIT, Level, Load
+from cachecore._load import Level, Load
 from cachecore._tiered import run_load, run_sync
 from cachecore.codecs import ArrayCodec, DefaultCodec, Raw, codec_of
 from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
-from cachecore.tiers import tasks
+from cachecore.tiers import tasks, threads
 from cachecore.tiers.background import Background
 from cachecore.tiers.base import Tier, Wrapper
 from cachecore.tiers.breaker import Breaker
 from cachecore.tiers.loading import Loader
-from cachecore.tiers.policy import Policy
+from cachecore.tiers.policy import Policy, check_arguments
+from cachecore.tiers.scope import Scoped
 from cachecore.tiers.stats import TieredStats, collect
-from cachecore.tiers.waiting import wait
-from cachecore.tiers.warming import Warming
 
 _log = logging.getLogger("cachecore")
-_requests: ContextVar[dict[int, dict[Any, Any]] | None] = ContextVar(
-    "cachecore_requests", default=None
-)
 _caches: weakref.WeakSet[TieredCache] = weakref.WeakSet()
 _ABSENT = 100_000  # keys known to have no value, at most
 _COOLING = 10_000  # keys whose refresh has failed of late, at most
@@ -50,7 +44,7 @@ def _guarded(tier: Tier) -> Tier:
     return tier if tier.quick or isinstance(inner, Breaker) else Breaker(tier)
 
 
-class TieredCache(Warming):
+class TieredCache(Scoped):
     """A cache that asks tiers, in their order, and then the loader for what it does not hold.
 
     Args:
@@ -128,7 +122,7 @@ class TieredCache(Warming):
             policy or Policy(),
             **{name: value for name, value in given.items() if value is not None},
         )
-        _check(tiers, namespace, write, exclusive, on_event)
+        check_arguments(tiers, namespace, write, exclusive, on_event)
         self.loader = None
         if loader is not None or loader_many is not None:
             self.loader = Loader(loader, loader_many, policy.load_timeout)
@@ -166,15 +160,6 @@ class TieredCache(Warming):
 
     # --- look-ups: `get` and `get_many` are inherited
 
-    def missed_many(self, keys: Sequence[Any]) -> dict[Any, Any]:
-        scope = self._scope()
-        if scope is None:
-            return super().missed_many(keys)
-        rest = [key for key in dict.fromkeys(keys) if key not in scope]
-        if rest:
-            scope.update(super().missed_many(rest))
-        return {key: scope[key] for key in keys}
-
     async def aget(self, key: Any, default: Any = None) -> Any:
         """The same as `get`, in a task; a loader that is no coroutine function runs in a thread."""
         value = self.here(key)
@@ -197,7 +182,7 @@ class TieredCache(Warming):
     async def _amissed(self, keys: Sequence[Any]) -> dict[Any, Any]:
         if self.closed:
             raise ValueError("this cache is closed")
-        scope = self._scope()
+        scope = self.scope()
         if scope is not None:
             keys = [key for key in dict.fromkeys(keys) if key not in scope]
         load = Load()
@@ -210,29 +195,6 @@ class TieredCache(Warming):
             scope.update(found)
             return scope
         return found
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """What is looked up in the block, in this thread or task, is remembered for the block.
-
-        A key looked up twice has the same value both times, whatever happens to it meanwhile.
-        Blocks within the block share what it remembers; hits in it are not those of plain C.
-        """
-        scopes = _requests.get() or {}
-        if id(self) in scopes:
-            yield
-            return
-        token = _requests.set({**scopes, id(self): {}})
-        self.slow += 1
-        try:
-            yield
-        finally:
-            self.slow -= 1
-            _requests.reset(token)
-
-    def _scope(self) -> dict[Any, Any] | None:
-        scopes = _requests.get()
-        return None if scopes is None else scopes.get(id(self))
 
     # --- writes
 
@@ -294,7 +256,7 @@ class TieredCache(Warming):
         tags = list(tags)
         if tags and self.raw:
             raise ValueError("tags do not go with codec='raw', which has no place for them")
-        scope = self._scope()
+        scope = self.scope()
         if scope is not None:
             scope.update(values)
         return self.set_steps(values, None if ttl is None else seconds(ttl, "ttl"), tags)
@@ -318,7 +280,7 @@ class TieredCache(Warming):
     def _deleting(self, keys: Iterable[Any]) -> Any:
         keys = list(dict.fromkeys(sequence_of(keys)))
         self.check_open(keys)
-        scope = self._scope()
+        scope = self.scope()
         if scope is not None:
             scope.update(dict.fromkeys(keys, MISSING))
         return self.delete_steps(keys)
@@ -350,23 +312,7 @@ class TieredCache(Warming):
 
     def perform(self, kind: int, level: Any, arg: Any) -> Any:
         """One of those that take longer than a function call, in a thread."""
-        if kind == LOAD:
-            assert self.loader is not None
-            return self.loader.run(level, arg)
-        if kind == SET:
-            return level.tier.set_many(arg)
-        if kind == DELETE:
-            return level.tier.delete_many(arg)
-        if kind == ADD:
-            return level.tier.add(arg)
-        if kind == DEMOTE:
-            return level.tier.demote_many(*arg)
-        if kind == WAIT:
-            return wait(arg)
-        assert kind == SLEEP
-        from time import sleep
-
-        return sleep(arg)
+        return threads.perform(self, kind, level, arg)
 
     def refresh_later(self, refresh: dict[Any, int]) -> None:
         """Have keys loaded anew, in the background; `refresh` has the expiry to improve on."""
@@ -434,22 +380,6 @@ class TieredCache(Warming):
     def __repr__(self) -> str:
         names = ", ".join(tier.name for tier in self.tiers)
         return f"<TieredCache {self.namespace!r} of {len(self.l0)} entries over [{names}]>"
-
-
-def _check(tiers: list[Any], namespace: Any, write: Any, exclusive: Any, on_event: Any) -> None:
-    for tier in tiers:
-        if not isinstance(tier, Tier):
-            raise TypeError(f"tiers must be Tier objects, not {type(tier).__name__}")
-    if not isinstance(namespace, str):
-        raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
-    if "\0" in namespace:
-        raise ValueError("namespace must not contain NUL")
-    if write not in ("through", "around"):
-        raise ValueError(f'write must be "through" or "around", not {write!r}')
-    if not tiers and (write == "around" or exclusive):
-        raise ValueError('write="around" and exclusive need tiers')
-    if on_event is not None and not callable(on_event):
-        raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
 
 
 def _begin_anew() -> None:
