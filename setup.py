@@ -38,8 +38,10 @@ MEMO = sorted(glob("src/python/cc_memo*.c"))
 MODULES = {
     "_arrays": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO})],
+    "_envelope": [],
     "_flight": [],
     "_memo": MEMO,
+    "_payload": [],
     "_simulate": CORE,
     "_vectors": [*CORE, *VECTORS],
 }

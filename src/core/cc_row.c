@@ -1,5 +1,6 @@
 /* cc_row.c — see cc_row.h. */
 #include "cc_row.h"
+#include "cc_sum.h"
 
 #include <float.h>
 #include <string.h>
@@ -48,20 +49,8 @@ void cc_row_decode(unsigned char *to, const unsigned char *from, size_t items)
         row[i] = (float)codes[i] * scale;
 }
 
-/* Pairs of words are multiplied into one another, each with keys of its place, and all are added up: no
-   step waits for the one before. */
 uint32_t cc_row_sum(const unsigned char *row, size_t width, int64_t id)
 {
-    uint64_t sum = cc_mix64((uint64_t)id, width), key = 0xD6E8FEB86659FD93ull;
-    for (; width >= 16; row += 16, width -= 16, key += 0xA24BAED4963EE407ull) {
-        uint64_t pair[2];
-        memcpy(pair, row, sizeof pair);
-        sum += cc_fold64(pair[0] ^ key, pair[1] ^ 0x9FB21C651E98DF25ull);
-    }
-    if (width > 0) {
-        uint64_t pair[2] = {0, 0};
-        memcpy(pair, row, width);
-        sum += cc_fold64(pair[0] ^ key, pair[1] ^ 0x9FB21C651E98DF25ull);
-    }
+    uint64_t sum = cc_sum(row, width, (uint64_t)id);
     return (uint32_t)(sum ^ sum >> 32);
 }
