@@ -195,6 +195,7 @@ cdef cnp.ndarray read_array(bytes data, Py_ssize_t start, Py_ssize_t end):
     cdef const ArrayHead *head = <const ArrayHead *>at
     cdef cnp.npy_intp shape[MOST_DIMENSIONS]
     cdef Py_ssize_t size = end - start, first = sizeof(ArrayHead), items
+    cdef bint beyond = False, empty = False
     cdef int dimension, dimensions, flags = cnp.NPY_ARRAY_ALIGNED
     if size < first:
         raise ValueError("an array was cut off")
@@ -206,11 +207,14 @@ cdef cnp.ndarray read_array(bytes data, Py_ssize_t start, Py_ssize_t end):
     cdef _Kind kind = kind_received(at + first, head.text)
     first = (first + head.text + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
     items = kind.dtype.itemsize
-    for dimension in range(dimensions):  # no step beyond the size: no overflow
-        if shape[dimension] < 0 or (items > 0 and shape[dimension] > size // items):
-            raise ValueError("an array of another size than its shape says")
-        items *= shape[dimension]
-    if first + items != size:
+    for dimension in range(dimensions):
+        if shape[dimension] == 0:
+            empty = True
+        elif shape[dimension] < 0 or items > size // shape[dimension]:
+            beyond = True
+        else:
+            items *= shape[dimension]
+    if (beyond and not empty) or first + (0 if empty else items) != size:
         raise ValueError("an array of another size than its shape says")
     if head.order == b"F":
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
@@ -264,7 +268,8 @@ cdef inline bint is_text(str text) noexcept:
     return True
 
 
-cdef inline bint is_long(int number) except -1:
+cdef inline bint is_long(object number) except -1:
+    """Whether an int is one that msgpack has no place for."""
     cdef int overflow
     PyLong_AsLongLongAndOverflow(number, &overflow)
     return overflow != 0 and (overflow < 0 or number.bit_length() > 64)
@@ -310,8 +315,10 @@ cdef dict fit_dict(dict value, const Place *outer, bint plain):
     cdef dict copy = None
     for key, item in value.items():
         place.key = <PyObject *>key
-        if type(key) is not str or not is_text(key):
-            raise unfit(outer, f"a dict with the key {key!r:.80}")
+        if type(key) is not str:
+            raise unfit(outer, f"a dict with a key of type {type_of(key)}")
+        if not is_text(key):
+            raise unfit(outer, "a dict with a key with lone surrogates")
         new = fit(item, &place, plain)
         if new is not item:
             if copy is None:
