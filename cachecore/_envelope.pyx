@@ -16,8 +16,6 @@ and the checksum, in its namespace.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.buffer cimport PyBUF_READ
 from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -33,6 +31,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     void *PyUnicode_DATA(object text)
+    long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
 
 cdef enum:
     MAGIC = 0x65_6F_63_CC  # CC "coe"
@@ -82,9 +81,32 @@ cdef struct Text:
     const char *data
     Py_ssize_t size
     char kind  # of key: str, bytes or int
+    char digits[20]
+
+cdef bint in_digits(object key, Text *text) except -1:
+    """An int of 64 bits in decimal; False when it has more."""
+    cdef int overflow
+    cdef int64_t number = PyLong_AsLongLongAndOverflow(key, &overflow)
+    cdef uint64_t rest = <uint64_t>number if number >= 0 else 0 - <uint64_t>number
+    cdef char *at = text.digits + sizeof(text.digits)
+    if overflow != 0:
+        return False
+    while True:
+        at -= 1
+        at[0] = <char>(48 + rest % 10)
+        rest //= 10
+        if rest == 0:
+            break
+    if number < 0:
+        at -= 1
+        at[0] = b"-"
+    text.data = at
+    text.size = text.digits + sizeof(text.digits) - at
+    return True
+
 
 cdef object key_text(object key, Text *text):
-    """A key as bytes, and what keeps them alive."""
+    """A key as bytes, in `text` or in what is returned to keep them alive."""
     cdef object owner = key
     if type(key) is str:
         text.kind = b"s"
@@ -97,9 +119,16 @@ cdef object key_text(object key, Text *text):
         text.kind = b"b"
     elif type(key) is int:
         text.kind = b"i"
+        if in_digits(key, text):
+            return key
         owner = str(key) if key.bit_length() <= DECIMAL_BITS else hex(key)
-    elif isinstance(key, (np.integer, np.str_, np.bytes_)) and not isinstance(key, np.timedelta64):
-        return key_text(key.item(), text)  # it is equal to that, and has the same hash
+    # NumPy's scalars are equal to these, with the same hash; their item() drops zeros at the end.
+    elif isinstance(key, np.integer) and not isinstance(key, np.timedelta64):
+        return key_text(int(key), text)
+    elif type(key) is np.str_:
+        return key_text(str.__str__(key), text)
+    elif type(key) is np.bytes_:
+        return key_text(b"".join((key,)), text)
     else:
         raise TypeError(f"key must be a str, bytes or int for a tier, not {type(key).__name__}")
     if type(owner) is bytes:
@@ -150,10 +179,10 @@ cdef uint64_t sum_of(const char *data, Py_ssize_t size) noexcept:
     return total
 
 
-cdef bytes signature(Codec codec, bytes namespace, char *data, Py_ssize_t size):
-    """Of the envelope at `data`; `size` is without it."""
-    made = codec.sign(namespace, PyMemoryView_FromMemory(data, 8, PyBUF_READ),
-                      PyMemoryView_FromMemory(data + SUMMED_FROM, size - SUMMED_FROM, PyBUF_READ))
+cdef bytes signature(Codec codec, bytes namespace, bytes data, Py_ssize_t end):
+    """Of the envelope data[:end]."""
+    view = memoryview(data)
+    made = codec.sign(namespace, view[:sizeof(uint64_t)], view[SUMMED_FROM:end])
     if type(made) is not bytes or len(made) != SIGNATURE:
         raise TypeError(f"codec {codec.name!r} must sign with {SIGNATURE} bytes")
     return made
@@ -194,6 +223,7 @@ def seal(key, value, Codec codec not None, *, int64_t written, int64_t soft, int
     cdef Py_ssize_t size = signed + (SIGNATURE if codec.signs else 0)
     sealed = PyBytes_FromStringAndSize(NULL, size)
     cdef char *data = PyBytes_AS_STRING(sealed)
+    lay(data + start, &plan, owner)  # before any Python code runs
     cdef char *at = data + sizeof(Head)
     cdef Head *head = <Head *>data
     cdef Tag *tag = <Tag *>at
@@ -216,9 +246,8 @@ def seal(key, value, Codec codec not None, *, int64_t written, int64_t soft, int
     memcpy(at, text.data, <size_t>text.size)
     at += text.size
     memset(at, 0, <size_t>(data + start - at))
-    lay(data + start, &plan, owner)
     if codec.signs:
-        made = signature(codec, namespace, data, signed)
+        made = signature(codec, namespace, sealed, signed)
         memcpy(data + signed, PyBytes_AS_STRING(made), SIGNATURE)
     head.sum = sum_of(data, size)
     return sealed
@@ -284,7 +313,7 @@ cdef object opened(object data, object key, Codec codec, int64_t now, uint64_t g
     if codec.signs:
         end -= SIGNATURE
         if end < start or not compare_digest(
-                signature(codec, namespace, PyBytes_AS_STRING(data), end), data[end:]):
+                signature(codec, namespace, data, end), data[end:]):
             return FORGED
     try:
         sealed.value = codec.read(data, start, end)

@@ -1,5 +1,5 @@
-# Codecs as what seals and opens envelopes sees them: a payload is measured first, then laid down
-# where it belongs.
+# Codecs as those see them who seal and open envelopes: a payload is planned first, then laid down
+# where it belongs. No Python code may run in between: it could reshape the array.
 
 from libc.stdint cimport uint64_t
 
@@ -7,6 +7,8 @@ cdef struct Plan:
     Py_ssize_t head   # bytes before the data: what kind it is, and of an array what array
     Py_ssize_t size   # bytes of data
     const char *data  # NULL: the items of an array that lie scattered
+    const char *text  # of an array's dtype
+    Py_ssize_t text_size
     char kind         # 0: no head
 
 cdef class Codec:

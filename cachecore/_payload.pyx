@@ -23,7 +23,7 @@ cimport numpy as cnp
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_TypeCheck
 from cpython.ref cimport Py_INCREF, PyTypeObject
 from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -49,6 +49,8 @@ cdef extern from "numpy/arrayobject.h":
                                      void *data, int flags, PyObject *like)
     cnp.ndarray PyArray_FromScalar(object scalar, PyObject *kind)
     object PyArray_ToScalar(void *data, cnp.ndarray array)
+
+cdef object GENERIC = np.generic
 
 cdef enum:
     ALIGNMENT = 16
@@ -121,9 +123,8 @@ cdef _Kind kind_received(const char *text, Py_ssize_t size):
 
 # --- arrays ---------------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t array_head(cnp.ndarray array, _Kind kind) noexcept:
-    cdef Py_ssize_t size = (<Py_ssize_t>sizeof(ArrayHead) + 8 * cnp.PyArray_NDIM(array)
-                            + PyBytes_GET_SIZE(kind.text))
+cdef inline Py_ssize_t array_head(int dimensions, Py_ssize_t text) noexcept:
+    cdef Py_ssize_t size = <Py_ssize_t>sizeof(ArrayHead) + 8 * dimensions + text
     return (size + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
 
 
@@ -132,12 +133,18 @@ cdef bint plan_array(cnp.ndarray array, Plan *plan) except -1:
     cdef _Kind kind = kind_sent(array.descr)
     if kind is None:
         return False
-    plan.head = array_head(array, kind)
+    plan.text = PyBytes_AS_STRING(kind.text)  # `last_sent` keeps it
+    plan.text_size = PyBytes_GET_SIZE(kind.text)
+    plan.head = array_head(cnp.PyArray_NDIM(array), plan.text_size)
     plan.size = cnp.PyArray_NBYTES(array)
     plan.data = NULL
     if cnp.PyArray_IS_C_CONTIGUOUS(array) or cnp.PyArray_IS_F_CONTIGUOUS(array):
         plan.data = <const char *>cnp.PyArray_DATA(array)
     return True
+
+
+cdef inline bint is_scalar(object value) noexcept:
+    return PyObject_TypeCheck(value, <PyTypeObject *>GENERIC)
 
 
 cdef object returned_type(_Kind kind):
@@ -169,20 +176,19 @@ cdef int scatter(char *to, cnp.ndarray array, Py_ssize_t size) except -1:
 
 
 cdef int lay_array(char *to, const Plan *plan, cnp.ndarray array) except -1:
-    cdef _Kind kind = kind_sent(array.descr)
     cdef ArrayHead *head = <ArrayHead *>to
     cdef int64_t *shape = <int64_t *>(to + sizeof(ArrayHead))
     cdef int at, dimensions = cnp.PyArray_NDIM(array)
     cdef char *text = <char *>(shape + dimensions)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(kind.text)
     head.kind = plan.kind
     head.order = b"C" if plan.data == NULL or cnp.PyArray_IS_C_CONTIGUOUS(array) else b"F"
     head.dimensions = <uint16_t>dimensions
-    head.text = <uint32_t>size
+    head.text = <uint32_t>plan.text_size
     for at in range(dimensions):
         shape[at] = cnp.PyArray_DIM(array, at)
-    memcpy(text, PyBytes_AS_STRING(kind.text), <size_t>size)
-    memset(text + size, 0, <size_t>(to + plan.head - text - size))
+    memcpy(text, plan.text, <size_t>plan.text_size)
+    text += plan.text_size
+    memset(text, 0, <size_t>(to + plan.head - text))
     if plan.data == NULL:
         return scatter(to + plan.head, array, plan.size)
     memcpy(to + plan.head, plan.data, <size_t>plan.size)
@@ -194,23 +200,27 @@ cdef cnp.ndarray read_array(bytes data, Py_ssize_t start, Py_ssize_t end):
     cdef const char *at = PyBytes_AS_STRING(data) + start
     cdef const ArrayHead *head = <const ArrayHead *>at
     cdef cnp.npy_intp shape[MOST_DIMENSIONS]
-    cdef Py_ssize_t size = end - start, first = sizeof(ArrayHead), items
+    cdef Py_ssize_t size = end - start, first, items
+    cdef bint beyond = False, empty = False
     cdef int dimension, dimensions, flags = cnp.NPY_ARRAY_ALIGNED
-    if size < first:
+    if size < <Py_ssize_t>sizeof(ArrayHead):
         raise ValueError("an array was cut off")
     dimensions = head.dimensions
-    if dimensions > MOST_DIMENSIONS or size < first + 8 * dimensions + <Py_ssize_t>head.text:
+    first = array_head(dimensions, head.text)
+    if dimensions > MOST_DIMENSIONS or size < first:
         raise ValueError("an array was cut off")
-    memcpy(shape, at + first, <size_t>(8 * dimensions))
-    first += 8 * dimensions
-    cdef _Kind kind = kind_received(at + first, head.text)
-    first = (first + head.text + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
+    at += sizeof(ArrayHead)
+    memcpy(shape, at, <size_t>(8 * dimensions))
+    cdef _Kind kind = kind_received(at + 8 * dimensions, head.text)
     items = kind.dtype.itemsize
-    for dimension in range(dimensions):  # no step beyond the size: no overflow
-        if shape[dimension] < 0 or (items > 0 and shape[dimension] > size // items):
-            raise ValueError("an array of another size than its shape says")
-        items *= shape[dimension]
-    if first + items != size:
+    for dimension in range(dimensions):
+        if shape[dimension] == 0:
+            empty = True
+        elif shape[dimension] < 0 or items > size // shape[dimension]:
+            beyond = True
+        else:
+            items *= shape[dimension]
+    if (beyond and not empty) or first + (0 if empty else items) != size:
         raise ValueError("an array of another size than its shape says")
     if head.order == b"F":
         flags |= cnp.NPY_ARRAY_F_CONTIGUOUS
@@ -220,8 +230,8 @@ cdef cnp.ndarray read_array(bytes data, Py_ssize_t start, Py_ssize_t end):
         raise ValueError("an array in no known order")
     Py_INCREF(kind.dtype)  # PyArray_NewFromDescr steals it
     cdef cnp.ndarray array = PyArray_NewFromDescr(
-        <PyTypeObject *>cnp.ndarray, kind.dtype, dimensions, shape, NULL, <void *>(at + first),
-        flags, NULL)
+        <PyTypeObject *>cnp.ndarray, kind.dtype, dimensions, shape, NULL,
+        <void *>(PyBytes_AS_STRING(data) + start + first), flags, NULL)
     cnp.set_array_base(array, data)
     return array
 
@@ -249,7 +259,7 @@ cdef str type_of(object value):
     name = kind.__qualname__
     if kind.__module__ != "builtins":
         name = f"{kind.__module__}.{name}"
-    if kind is np.ndarray or isinstance(value, np.generic):
+    if kind is np.ndarray or is_scalar(value):
         return f"{name} with dtype {value.dtype}"
     return name
 
@@ -264,7 +274,8 @@ cdef inline bint is_text(str text) noexcept:
     return True
 
 
-cdef inline bint is_long(int number) except -1:
+cdef inline bint is_long(object number) except -1:
+    """Whether an int is one that msgpack has no place for."""
     cdef int overflow
     PyLong_AsLongLongAndOverflow(number, &overflow)
     return overflow != 0 and (overflow < 0 or number.bit_length() > 64)
@@ -310,8 +321,10 @@ cdef dict fit_dict(dict value, const Place *outer, bint plain):
     cdef dict copy = None
     for key, item in value.items():
         place.key = <PyObject *>key
-        if type(key) is not str or not is_text(key):
-            raise unfit(outer, f"a dict with the key {key!r:.80}")
+        if type(key) is not str:
+            raise unfit(outer, f"a dict with a key of type {type_of(key)}")
+        if not is_text(key):
+            raise unfit(outer, "a dict with a key with lone surrogates")
         new = fit(item, &place, plain)
         if new is not item:
             if copy is None:
@@ -384,7 +397,7 @@ cdef object plan_native(object value, Plan *plan, const Place *place):
     if cnp.PyArray_CheckExact(value):
         plan.kind = b"a"
         array = value
-    elif isinstance(value, np.generic):
+    elif is_scalar(value):
         plan.kind = b"g"
         array = scalar_as_array(value)
     if array is None or not plan_array(array, plan):
@@ -459,7 +472,7 @@ cdef class Codec:
         raise NotImplementedError
 
     def sign(self, namespace, *parts):
-        """32 bytes that vouch for bytes in a namespace; asked for by envelopes where `signs`."""
+        """32 bytes that vouch for others in a namespace; envelopes ask for them where `signs`."""
         raise NotImplementedError
 
     cdef object plan(self, object value, Plan *plan):
@@ -506,7 +519,7 @@ cdef class DefaultCodec(NativeCodec):
 
     cdef object plan(self, object value, Plan *plan):
         cdef Place place = Place(NULL, NULL, 0, 0)
-        if cnp.PyArray_CheckExact(value) or isinstance(value, np.generic):
+        if cnp.PyArray_CheckExact(value) or is_scalar(value):
             return plan_native(value, plan, &place)
         if type(value) is bytes:
             return plan_bytes(b"b", value, plan)

@@ -372,12 +372,15 @@ cdef class Tiered:
     cdef bint take(self, Load load, object key, object sealed, int64_t now) except -1:
         """Keeps what a tier had, unless it is too old."""
         cdef int64_t soft = sealed.soft, hard = sealed.hard, due
+        cdef double spent
         due = soft
         if load.known is not None and soft <= <int64_t>load.known[key] + SAME_MS:
             load.remember(key, sealed.value)
             return False
         if self.early != 0 and soft != NEVER:
-            due -= <int64_t>(-log(1 - <double>random.random()) * self.early * <double>sealed.load * 1000)
+            spent = sealed.load
+            if 0 <= spent < FAR_SECONDS:  # whoever writes to a tier may write anything
+                due -= self.ahead(spent)
         if now >= due:
             if self.stale(key, sealed.value, soft, now, load) is FETCH:
                 return False
@@ -420,9 +423,12 @@ cdef class Tiered:
         """Keep what was loaded in so many seconds, or set, in the innermost cache."""
         cdef int64_t due = soft
         if self.early != 0 and soft != NEVER:
-            due -= <int64_t>(-log(1 - <double>random.random()) * self.early * seconds * 1000)
-            due = max(due, now + 1)
+            due = max(due - self.ahead(seconds), now + 1)
         self.keep(load, key, value, now, soft, hard, due, tags)
+
+    cdef int64_t ahead(self, double seconds):
+        """How many ms before its expiry a value is to be loaded anew that took so long to load."""
+        return <int64_t>min(-log(1 - <double>random.random()) * self.early * seconds * 1000, 1e15)
 
     def lifetimes(self, int64_t now, ttl):
         """When a value of now is to be refreshed, and when it is no good any more; Unix ms."""

@@ -6,6 +6,8 @@ and "pickle", or a codec object: `Pickle(secret=...)`, or one of a subclass of `
 
 from __future__ import annotations
 
+import hmac
+import pickle
 from typing import Any
 
 from cachecore._payload import ArrayCodec, Codec, DefaultCodec, MsgpackCodec
@@ -56,23 +58,17 @@ class Pickle(Codec):
             raise TypeError(f"secret must be bytes, not {type(secret).__name__}")
         if len(secret) < LEAST_SECRET:
             raise ValueError(f"secret must have at least {LEAST_SECRET} bytes, not {len(secret)}")
-        import hmac
-
         self.name = "signed pickle"
         self.signs = True
         self._mac = hmac.new(secret, digestmod="sha256")
 
     def encode(self, value: Any) -> bytes:
-        import pickle
-
         try:
             return pickle.dumps(value, protocol=5)
         except (AttributeError, pickle.PicklingError) as error:
             raise TypeError(f"value cannot be pickled: {error}") from error
 
     def decode(self, data: bytes | memoryview) -> Any:
-        import pickle
-
         return pickle.loads(data)
 
     def sign(self, namespace: bytes, *parts: bytes | memoryview) -> bytes:

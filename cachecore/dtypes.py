@@ -72,18 +72,19 @@ def _read(form: Any) -> np.dtype[Any]:
     if isinstance(form, list):
         base, shape = form
         spec = (_read(base), tuple(shape))
-        return np.dtype(spec)
-    if isinstance(form, dict):
+    elif isinstance(form, dict):
         spec = {part: form[part] for part in ("names", "offsets", "itemsize", "aligned")}
         spec["formats"] = [_read(each) for each in form["formats"]]
-        return np.dtype(spec)
-    if _PLAIN.fullmatch(form.removesuffix(_MANTISSA)):
-        dtype: np.dtype[Any] = np.dtype(form.removesuffix(_MANTISSA))
-        if form.endswith(_MANTISSA) is _is_long(dtype):
-            return dtype
     elif _NAME.fullmatch(form):
         return _of_ml_dtypes(form)
-    raise ValueError("an unknown type")
+    else:
+        spec = form.removesuffix(_MANTISSA)
+        if not _PLAIN.fullmatch(spec):
+            raise ValueError("an unknown type")
+    dtype: np.dtype[Any] = np.dtype(spec)
+    if isinstance(form, str) and form.endswith(_MANTISSA) is not _is_long(dtype):
+        raise ValueError("a long double of another machine")
+    return dtype
 
 
 def _of_ml_dtypes(name: str) -> np.dtype[Any]:
