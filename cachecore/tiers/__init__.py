@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cachecore.tiers.breaker import Breaker
     from cachecore.tiers.changes import EVERYTHING, debezium
     from cachecore.tiers.deadline import Deadline
+    from cachecore.tiers.existence import ExistenceFilter
     from cachecore.tiers.invalidation import PubSub, Streams, Tracking
     from cachecore.tiers.listening import Sink
     from cachecore.tiers.memcached import MemcachedTier
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from cachecore.tiers.redis import RedisTier
     from cachecore.tiers.stats import TieredStats, TierStats
     from cachecore.tiers.tiered import TieredCache
+    from cachecore.tiers.write_behind import WriteBehind
 
 __all__ = [
     "EVERYTHING",
     "Breaker",
     "Deadline",
+    "ExistenceFilter",
     "Item",
     "MemcachedTier",
     "MmapTier",
@@ -40,6 +43,7 @@ __all__ = [
     "TieredStats",
     "Tracking",
     "Wrapper",
+    "WriteBehind",
     "debezium",
     "load_policies",
 ]
@@ -48,6 +52,7 @@ _LATER = {
     "EVERYTHING": "changes",
     "Breaker": "breaker",
     "Deadline": "deadline",
+    "ExistenceFilter": "existence",
     "MemcachedTier": "memcached",
     "MmapTier": "mmap",
     "Policy": "policy",
@@ -59,6 +64,7 @@ _LATER = {
     "TieredCache": "tiered",
     "TieredStats": "stats",
     "Tracking": "invalidation",
+    "WriteBehind": "write_behind",
     "debezium": "changes",
     "load_policies": "policy",
 }
