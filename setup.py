@@ -37,6 +37,7 @@ CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 MODULES = {
     "_arrays": [],
+    "_backlog": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO})],
     "_flight": [],
     "_memo": MEMO,

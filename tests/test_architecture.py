@@ -22,7 +22,7 @@ LAYERS = [
     {"cc_table", "cc_vectors"},  # C declarations
     {"cc_batch", "cc_memo", "cc_slots"},
     {"errors", "progress", "sentinel", "settings", "stats"},
-    {"async_flight", "rows", "views", "_arrays", "_flight"},
+    {"async_flight", "rows", "views", "_arrays", "_backlog", "_flight"},
     {"_core"},
     {"_memo", "_simulate", "_vectors"},
     {"tiers"},
