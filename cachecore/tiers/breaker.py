@@ -77,7 +77,7 @@ class Circuit:
 
     def failed(self, probe: bool) -> None:
         """It did not answer, or too late."""
-        if self.refusing and not probe:
+        if probe != self.refusing:  # asked before it was opened, or by a probe given up
             return
         self.trouble += 1
         if not probe and self.trouble < self._failures:

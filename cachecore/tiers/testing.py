@@ -46,11 +46,18 @@ def eventually(condition: Callable[[], object]) -> None:
 class TierContract:
     """What holds of every tier."""
 
+    tells_deletions = True
+    """Whether `delete_many` knows how many there were; False for tiers that delete later."""
+
+    def deleted(self, count: int, told: int) -> bool:
+        """Whether `delete_many` may have told that number when it was that one."""
+        return told == count if self.tells_deletions else 0 <= told <= count
+
     # --- what is kept
 
     def test_nothing_is_there_at_first(self, tier: Tier) -> None:
         assert tier.get_many([b"a", b"b"]) == [None, None]
-        assert tier.delete_many([b"a"]) == 0
+        assert self.deleted(0, tier.delete_many([b"a"]))
 
     def test_what_was_set_is_there(self, tier: Tier) -> None:
         tier.set_many([Item(b"a", b"1"), Item(b"b", b"2", 60_000)])
@@ -72,7 +79,7 @@ class TierContract:
         items = [Item(key, b"%d" % at) for at, key in enumerate(ODD_KEYS)]
         tier.set_many(items)
         assert tier.get_many(ODD_KEYS) == [item.data for item in items]
-        assert tier.delete_many(ODD_KEYS) == len(ODD_KEYS)
+        assert self.deleted(len(ODD_KEYS), tier.delete_many(ODD_KEYS))
         assert tier.get_many(ODD_KEYS) == [None] * len(ODD_KEYS)
 
     def test_odd_values(self, tier: Tier) -> None:
@@ -90,13 +97,14 @@ class TierContract:
         items = [Item(b"key %d" % at, b"value %d" % at, 60_000) for at in range(3000)]
         tier.set_many(items)
         assert tier.get_many([item.key for item in items]) == [item.data for item in items]
-        assert tier.delete_many([item.key for item in items[:1000]]) == 1000
+        keys = [item.key for item in items[:1000]]
+        assert self.deleted(1000, tier.delete_many(keys))
         assert tier.get_many([b"key 999", b"key 1000"]) == [None, b"value 1000"]
 
     def test_sequences_of_any_kind(self, tier: Tier) -> None:
         tier.set_many((Item(b"a", b"1"), Item(b"b", b"2")))
         assert tier.get_many((b"a", b"b")) == [b"1", b"2"]
-        assert tier.delete_many((b"a", b"none", b"b")) == 2
+        assert self.deleted(2, tier.delete_many((b"a", b"none", b"b")))
 
     # --- lifetimes
 
@@ -198,7 +206,7 @@ class TierContract:
             assert await tier.aget_many([b"a", b"none"]) == [b"1", None]
             assert await tier.aadd(Item(b"a", b"3")) is False
             assert await tier.aadd(Item(b"c", b"3")) is True
-            assert await tier.adelete_many([b"a", b"none"]) == 1
+            assert self.deleted(1, await tier.adelete_many([b"a", b"none"]))
             assert await tier.aget_many([]) == []
 
         asyncio.run(use())
