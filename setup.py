@@ -39,8 +39,8 @@ TIERED = ["src/python/cc_tiered.c"]
 TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
-    "_backlog": [],
-    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO})],
+    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
+    "_envelope": [],
     "_flight": [],
     "_load": [],
     "_memo": MEMO,

@@ -22,7 +22,7 @@ LAYERS = [
     {"cc_sum", "cc_table", "cc_vectors"},  # C declarations
     {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
     {"errors", "progress", "sentinel", "settings", "stats"},
-    {"async_flight", "rows", "views", "_arrays", "_backlog", "_flight"},
+    {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
     {"_load", "_memo", "_payload", "_simulate", "_vectors"},
     {"_envelope"},
