@@ -152,7 +152,8 @@ class MmapTier(Tier):
 
     def _scan(self, prefix: bytes, start: bytes) -> tuple[list[bytes], bytes | None]:
         """Some keys, and where to go on: an open transaction keeps pages from being reused."""
-        store, keys, seen = self._store, [], 0
+        store, seen = self._store, 0
+        keys: list[bytes] = []
         try:
             with store.begin(store.data) as txn, txn.cursor() as cursor:
                 if not (cursor.set_range(start) if start else cursor.first()):

@@ -23,7 +23,7 @@ from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import mmap_files as files
 
 try:
-    import lmdb
+    import lmdb as lmdb  # for mmap.py, too
 except ImportError as error:
     raise ImportError('MmapTier needs lmdb: pip install "cachecore-ml[mmap]"') from error
 

@@ -83,7 +83,7 @@ def alive(record: bytes, long: bool) -> bool:
     expiry, check = unpack_head(record)
     if expiry ^ check != _CHECK or (expiry < 0) != long:
         return False
-    return expiry == 0 or abs(expiry) > time.time() * 1000
+    return bool(expiry == 0 or abs(expiry) > time.time() * 1000)
 
 
 def whole(record: bytes) -> bool:
