@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -148,9 +147,9 @@ def test_files_that_others_can_read(store: Path) -> None:
 
 
 def test_files_of_another_user(store: Path) -> None:
-    """Of whom these are is changed where that is allowed; else who asks is, for `stat`'s sake."""
-    if os.geteuid() != 0:
-        pytest.xfail("only root can give files away")
+    if os.geteuid() != 0:  # only root can give files away
+        refused(Path("/usr"), "belongs to another user")
+        return
     for path in (store / "data.mdb", store / "lock.mdb", store / "cachecore.mark", store):
         os.chown(path, 12345, -1)
         refused(store, "belongs to another user")
@@ -292,6 +291,5 @@ def test_a_lock_is_free_again_after_each_call(store: Path) -> None:
         f"import fcntl; file = open({str(store / 'cachecore.mark')!r}, 'r+b')\n"
         f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)"
     )
-    assert fcntl.LOCK_NB
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
     tier.close()
