@@ -152,7 +152,8 @@ class MmapTier(Tier):
 
     def _scan(self, prefix: bytes, start: bytes) -> tuple[list[bytes], bytes | None]:
         """Some keys, and where to go on: an open transaction keeps pages from being reused."""
-        store, keys, seen = self._store, [], 0
+        store, seen = self._store, 0
+        keys: list[bytes] = []
         try:
             with store.begin(store.data) as txn, txn.cursor() as cursor:
                 if not (cursor.set_range(start) if start else cursor.first()):
@@ -194,7 +195,7 @@ class MmapTier(Tier):
     def _drop(self, wanted: dict[bytes, bool]) -> int:
         count = 0
         if wanted:
-            with self._store.writing() as txn:
+            with self._tables.writing() as txn:
                 for key, long in wanted.items():
                     record = self._tables.drop(txn, key)
                     count += record is not None and alive(record, long)
@@ -205,11 +206,12 @@ class MmapTier(Tier):
         some: list[Entry] = []
         size = 0
         for each in {each.key: each for each in entries}.values():
-            size += self._tables.size(each)
-            if some and size > self._tables.chunk:
+            dirt = self._tables.dirt(each)
+            if some and size + dirt > self._tables.chunk:
                 self._put_all(some)
-                some, size = [], self._tables.size(each)
+                some, size = [], 0
             some.append(each)
+            size += dirt
         if some:
             self._put_all(some)
 
@@ -220,13 +222,16 @@ class MmapTier(Tier):
         try:
             for round in range(ROUNDS + 1):
                 try:
-                    with self._store.writing() as txn:
+                    with self._tables.writing() as txn:
                         count = self._tables.put_all(txn, entries, absent)
-                    self._off_until = 0.0
-                    return count
                 except lmdb.MapFullError:
                     if round == ROUNDS or not self._make_room(entries, round):
                         break
+                else:
+                    self._off_until = 0.0
+                    with contextlib.suppress(lmdb.MapFullError):
+                        self._tables.settle()
+                    return count
             if len(entries) > 1 and not self._store.pinned():
                 return sum(self._put_all([each], absent=absent) for each in entries)
             self._tables.counts["refused"] += len(entries)
@@ -242,9 +247,8 @@ class MmapTier(Tier):
             return False
         need = max(sum(map(self._tables.size, entries)), self._tables.chunk) << round
         try:
-            with self._store.writing() as txn:
-                self._tables.evict(txn, max(0, self._tables.used(txn) - need))
-            with self._store.writing() as txn:  # what one frees is free for the next but one
+            self._tables.shed(need)
+            with self._tables.writing() as txn:  # what one frees is free for the next but one
                 self._tables.touch(txn)
         except lmdb.MapFullError:
             return False
@@ -271,7 +275,7 @@ class MmapTier(Tier):
             return
         with contextlib.suppress(TierError, lmdb.Error):
             if self._hits:
-                with store.writing() as txn:
+                with self._tables.writing() as txn:
                     self._tables.touch(txn, HITS)
         self._store = ClosedStore()
         store.close()

@@ -26,6 +26,8 @@ LAYOUT = 1
 SYNCED = "-" * 36  # in place of the boot: the disk has all of it
 WRITER, USER = 0, 1  # bytes of the mark that are locked: to write; while the store is open
 
+LOCK_LENGTH = 1 << 16  # some 1,000 transactions that read
+
 _LINE = re.compile(
     r"cachecore mmap tier (\d{4}) (\d{20}) ([0-9a-f]{32}) ([0-9a-f-]{36})\n", re.ASCII
 )
@@ -156,7 +158,7 @@ def check_data(folder: str, bound: int) -> int:
 
 
 def _open_plainly(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
 
 def _read_meta(page: bytes) -> tuple[int, ...] | None:
@@ -165,6 +167,19 @@ def _read_meta(page: bytes) -> tuple[int, ...] | None:
     flags = _PAGE.unpack_from(page)[2]
     meta = _META.unpack_from(page, _PAGE.size)
     return meta if flags == _META_PAGE and meta[:2] == (_LMDB, 1) else None
+
+
+def reserve_lock_file(folder: str) -> None:
+    """Give LMDB's lock file its room on the disk: in want of it, using it would end the process.
+
+    Only for who has the store alone. Its length says how many may read at a time.
+    """
+    path = os.path.join(folder, LOCK)
+    file = _open_plainly(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.posix_fallocate(file, 0, LOCK_LENGTH)
+    finally:
+        os.close(file)
 
 
 def lock_byte(file: int, byte: int, kind: int, deadline: float) -> bool:
@@ -197,10 +212,7 @@ def wait_for_lock_file(folder: str, deadline: float) -> bool:
 
     Not for a process that has it open: its locks would be gone.
     """
-    try:
-        file = _open_plainly(os.path.join(folder, LOCK), os.O_RDWR)
-    except FileNotFoundError:
-        return True
+    file = _open_plainly(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT)
     try:
         return lock_byte(file, 0, fcntl.LOCK_SH, deadline)
     finally:

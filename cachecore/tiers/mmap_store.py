@@ -23,11 +23,10 @@ from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import mmap_files as files
 
 try:
-    import lmdb
+    import lmdb as lmdb  # for mmap.py, too
 except ImportError as error:
     raise ImportError('MmapTier needs lmdb: pip install "cachecore-ml[mmap]"') from error
 
-READERS = 1024  # transactions at a time, of all processes
 FORK_PATIENCE = 0.1  # seconds that a fork waits for other threads' reads
 
 _stores: weakref.WeakValueDictionary[tuple[int, int], Store] = weakref.WeakValueDictionary()
@@ -91,14 +90,18 @@ class Store:
             try:
                 alone = files.lock_byte(self._mark, files.USER, fcntl.LOCK_EX, 0)
                 new = self._prepare(alone)
+                if alone:
+                    files.reserve_lock_file(self.folder)
                 if not files.wait_for_lock_file(self.folder, deadline):
                     raise TierTimeoutError(f"{self.folder} is locked by another program")
                 self._open_lmdb(new)
                 files.lock_byte(self._mark, files.USER, fcntl.LOCK_SH, deadline)
             finally:
                 files.unlock_byte(self._mark, files.WRITER)
-        except BaseException:
+        except BaseException as error:
             self._let_go()
+            if isinstance(error, (lmdb.Error, OSError)) and not isinstance(error, TierError):
+                raise TierError(f"{self.folder} cannot be opened: {error}") from error
             raise
         self.begin = self.env.begin
 
@@ -131,38 +134,29 @@ class Store:
         return False
 
     def _open_lmdb(self, new: bool) -> None:
-        try:
-            self.env = lmdb.open(
-                self.folder,
-                map_size=self.bound,
-                mode=0o600,
-                sync=False,
-                metasync=False,
-                max_dbs=2,
-                max_readers=READERS,
-                max_spare_txns=64,
-                readahead=False,
-            )
-            if new:
-                with self.env.begin(write=True) as txn:
-                    self.data = self.env.open_db(b"data", txn)
-                    self.meta = self.env.open_db(b"meta", txn)
-                    txn.put(b"identity", self.identity)
-                self._resize()
-                self._write_mark(files.this_boot())
-            else:
-                with self.env.begin() as txn:
-                    if txn.get(b"identity") != self.identity:
-                        raise TierError(f"{self.folder}: the data are not those of the mark")
-                self.data = self.env.open_db(b"data", create=False)
-                self.meta = self.env.open_db(b"meta", create=False)
-            self.env.reader_check()
-        except lmdb.Error as error:
-            raise TierError(f"{self.folder} cannot be opened: {error}") from error
-        except OSError as error:
-            if isinstance(error, TierError):
-                raise
-            raise TierError(f"{self.folder} cannot be opened: {error}") from error
+        self.env = lmdb.open(
+            self.folder,
+            map_size=self.bound,
+            mode=0o600,
+            sync=False,
+            metasync=False,
+            max_dbs=2,
+            max_spare_txns=64,
+            readahead=False,
+        )
+        if new:
+            with self.env.begin(write=True) as txn:
+                txn.put(b"identity", self.identity)
+        else:
+            with self.env.begin() as txn:
+                if txn.get(b"identity") != self.identity:
+                    raise TierError(f"{self.folder}: the data are not those of the mark")
+        self.data = self.env.open_db(b"data", create=new)
+        self.meta = self.env.open_db(b"meta", create=new)
+        self.env.reader_check()
+        if new:
+            self._resize()
+            self._write_mark(files.this_boot())
 
     def _resize(self) -> None:
         """Give the file its length, so that a shorter one is known to be truncated."""

@@ -13,12 +13,13 @@ frequency / ln(age + e)^3 / size^(3/4), age in accesses, frequencies halved as t
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ HITS_AT_ONCE = 256  # of them taken along by one write
 BATCH = 32  # victims at a time at most
 SAMPLES = 5  # candidates for each victim
 RUN = 8  # neighbours taken for a sample
+GAIN = 16  # how many times what comes is evicted when all that is to be free is used
+SHEDS = 16  # transactions that evict at a time
 EPOCH = 60  # accesses for each entry after which frequencies halve
 
 _HEAD = struct.Struct("<qq")  # expiry in Unix ms (0: never; negative: of a digest), and its check
@@ -80,7 +83,7 @@ def alive(record: bytes, long: bool) -> bool:
     expiry, check = unpack_head(record)
     if expiry ^ check != _CHECK or (expiry < 0) != long:
         return False
-    return expiry == 0 or abs(expiry) > time.time() * 1000
+    return bool(expiry == 0 or abs(expiry) > time.time() * 1000)
 
 
 def whole(record: bytes) -> bool:
@@ -96,12 +99,16 @@ class Tables:
         self._store = store
         self._page = os.sysconf("SC_PAGESIZE")
         self._node = (self._page - 16) // 2 - 2  # bytes that share a page with others
-        # A transaction cannot use pages that itself and the one before it have freed: that many
+        # A transaction cannot use the pages that it and the one before it have freed. So these
         # are kept out of use, and some for LMDB's list of free ones and for those too scattered.
-        self.chunk = min(store.bound // 64, 4 << 20)
-        self.most = store.bound - store.bound // 24 - 3 * self.chunk - 24 * self._page
+        self.chunk = min(store.bound // 128, 4 << 20)
+        self._spare = store.bound // 24 + 6 * self.chunk + 24 * self._page
+        self._most = store.bound - self._spare
+        self._victims = max(1, self.chunk // (2 * self._page))  # of one transaction
+        self._credit, self._ahead = 0.0, 0  # bytes evicted in advance, and how many are to be
         self.hits: deque[bytes] = deque(maxlen=HITS)
         self.counts = dict.fromkeys(("evictions", "expirations", "refused", "damaged"), 0)
+        self._pending = Counter[str]()  # of the transaction under way
 
     # --- sizes
 
@@ -113,9 +120,13 @@ class Tables:
             return node + node // 2 + beside
         return -(-(len(entry.record) + 16) // self._page) * self._page + beside
 
+    def dirt(self, entry: Entry) -> int:
+        """Bytes that a transaction writes to put it: a page of each table, too."""
+        return self.size(entry) + 2 * self._page
+
     def fits(self, entry: Entry) -> bool:
         """Whether there can be room for an entry at all."""
-        return 2 * self.size(entry) <= self.most
+        return 2 * self.size(entry) <= self._most
 
     def used(self, txn: Any) -> int:
         """Bytes of the pages in use."""
@@ -127,28 +138,31 @@ class Tables:
 
     # --- changes
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Any]:
+        """A transaction that writes; what it did counts when it is committed."""
+        with self._store.writing() as txn:
+            self._pending.clear()
+            yield txn
+        for name, count in self._pending.items():
+            self.counts[name] += count
+
     def put_all(self, txn: Any, entries: Sequence[Entry], absent: bool = False) -> int:
-        """Put entries, those that can fit, with room made for them; how many were put.
+        """Put entries, those that can fit; how many were put.
 
         absent: only where there is nothing.
         """
         clock = self._take_hits(txn, HITS_AT_ONCE)
-        need, count = 0, 0
-        for each in entries:
-            if self.fits(each):
-                need += self.size(each)
-        used = self.used(txn)
-        if used + need > self.most:
-            slack = min(self.most // 64, used * BATCH // max(1, self._entries(txn)))
-            self.evict(txn, max(0, self.most - need - slack), clock)
-        for each in entries:
+        fitting = [each for each in entries if self.fits(each)]
+        self._owe(txn, sum(map(self.size, fitting)))
+        for each in entries if len(fitting) < len(entries) else ():
             if not self.fits(each):
-                self.counts["refused"] += 1
+                self._pending["refused"] += 1
                 self.drop(txn, each.key)
-            elif self._put(txn, each, absent, clock + 1):
-                clock += 1
-                count += 1
-        txn.put(_CLOCK, clock.to_bytes(8, "little"))
+        count = 0
+        for each in fitting:
+            count += self._put(txn, each, absent, clock + count + 1)
+        txn.put(_CLOCK, (clock + count).to_bytes(8, "little"))
         return count
 
     def _put(self, txn: Any, entry: Entry, absent: bool, clock: int) -> bool:
@@ -202,41 +216,74 @@ class Tables:
 
     # --- eviction
 
-    def evict(self, txn: Any, most: int, clock: int | None = None) -> None:
-        """Evict until at most so many bytes are used, or nothing is left."""
-        if clock is None:
-            clock = self._take_hits(txn, 0)
-        while (used := self.used(txn)) > most:
-            entries = self._entries(txn)
-            if not entries:  # data that no slot leads to, of damaged files
-                txn.drop(self._store.data, delete=False)
-                return
-            wanted = -(-(used - most) * entries // used)
-            self._evict_some(txn, min(wanted, BATCH), clock)
+    def _owe(self, txn: Any, need: int) -> None:
+        """Note how much is to be evicted for what comes: the more, the fewer pages are left.
 
-    def _evict_some(self, txn: Any, wanted: int, clock: int) -> None:
-        """Evict the worst of a sample, and all of it that has expired."""
+        Pages are free only once they are all but empty, so their number follows late.
+        """
+        used = self.used(txn)
+        if used + need > self._most:
+            self._credit -= need * (1 + GAIN * max(0, used - self._most) / self._spare)
+            ahead = used * BATCH // max(1, self._entries(txn))
+            self._ahead = min(ahead, self._most // 64)
+
+    def settle(self) -> None:
+        """Evict what is owed, and a batch ahead."""
+        if self._credit < 0:
+            self._credit += self.shed(self._ahead - self._credit)
+
+    def shed(self, size: float) -> int:
+        """Evict, in transactions of a bounded size, what takes so many bytes; how many it was."""
+        total = 0
+        for _ in range(SHEDS):
+            if total >= size:
+                break
+            with self.writing() as txn:
+                shed = self._evict(txn, size - total)
+            if not shed:
+                break
+            total += shed
+        return total
+
+    def _evict(self, txn: Any, size: float) -> int:
+        clock, evicted, victims = self._take_hits(txn, 0), 0, 0
+        while evicted < size and victims < self._victims:
+            entries = self._entries(txn)
+            if not entries:  # what is left, no slot leads to: of damaged files
+                txn.drop(self._store.data, delete=False)
+                break
+            wanted = math.ceil((size - evicted) * entries / max(1, self.used(txn)))
+            wanted = min(wanted, BATCH, self._victims - victims)
+            evicted += self._evict_some(txn, wanted, clock)
+            victims += wanted
+        return evicted
+
+    def _evict_some(self, txn: Any, wanted: int, clock: int) -> int:
+        """Evict the worst of a sample, and all of it that has expired; their size."""
         now, expired, others = time.time() * 1000, [], []
         epoch = self._epoch(txn)
         for slot, known in self._sample(txn, max(16, SAMPLES * wanted)).items():
             key = known[_META.size :]
             if len(known) <= _META.size or slot != self._slot(key):
-                self.counts["damaged"] += 1
+                self._pending["damaged"] += 1
                 txn.delete(slot, db=self._store.meta)
                 continue
             frequency, size, last, expiry = _META.unpack_from(known)
             if expiry <= now:
-                expired.append(key)
+                expired.append((0.0, size, key))
             else:
                 age = max(0, clock - last)
                 worth = (frequency >> min(age // epoch, 32)) or 0.5
-                others.append((worth / math.log(age + math.e) ** 3 / max(size, 1) ** 0.75, key))
+                worth /= math.log(age + math.e) ** 3 * max(size, 1) ** 0.75
+                others.append((worth, size, key))
         others.sort()
-        victims = [key for _, key in others[: max(0, wanted - len(expired))]]
-        for key in expired + victims:
-            self.drop(txn, key)
-        self.counts["expirations"] += len(expired)
-        self.counts["evictions"] += len(victims)
+        victims = others[: max(0, wanted - len(expired))]
+        self._pending["expirations"] += len(expired)
+        self._pending["evictions"] += len(victims)
+        for _, _, key in expired + victims:
+            if self.drop(txn, key) is None:
+                txn.delete(self._slot(key), db=self._store.meta)
+        return sum(size for _, size, _ in expired + victims)
 
     def _sample(self, txn: Any, wanted: int) -> dict[bytes, bytes]:
         """So many slots, or fewer, and what is known of them."""
