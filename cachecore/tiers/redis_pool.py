@@ -1,0 +1,275 @@
+"""Connections to the servers of one tier, and what is asked on them, within a deadline.
+
+Each node has a pool for threads, and one for each event loop; the connection that was used last is
+used first. A pool outlives neither its loop nor, in use, a fork: the child begins with none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from time import monotonic
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
+
+import hiredis
+
+from cachecore.errors import TierError, TierTimeoutError
+from cachecore.tiers.redis_link import ENDED, Helpers, Link, Node, Refusal, Steps
+from cachecore.tiers.redis_wait import arun, run, run_all
+
+# Errors of a server that may no longer be the right one: its connection is made anew, by name.
+DISPLACED = frozenset({"READONLY", "MASTERDOWN", "NOAUTH"})
+FAILURES = (OSError, hiredis.HiredisError, Refusal)
+
+
+class Ask(NamedTuple):
+    """Commands for one node, and what else matters for the asking."""
+
+    node: Node
+    payload: bytes
+    wanted: int
+    """How many replies it must bring."""
+    again: bool = True
+    """Whether they may be sent once more when the connection turns out to be closed."""
+    share: float = 1.0
+    """Of the time that is left, how much it may take."""
+
+
+Answer = list[Any] | TierError
+"""The replies, some of them maybe a `Refusal`; or why there are none."""
+
+
+class _Pool:
+    """The connections to one node, for one event loop or all threads."""
+
+    def __init__(self, node: Node, limit: int) -> None:
+        self._node, self._limit = node, limit
+        self._idle: list[Link] = []
+        self.links: WeakSet[Link] = WeakSet()  # a lost one does not count
+        self._turns: deque[Future[None]] = deque()
+        self._lock = threading.Lock()
+
+    def take(self) -> Link | None:
+        """An idle connection, or one that is yet to be opened; None: all are in use."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        with self._lock:
+            if len(self.links) >= self._limit:
+                return None
+            link = Link(self._node)
+            self.links.add(link)
+            return link
+
+    def wait(self) -> Steps[Link]:
+        """The same, but wait for it."""
+        while True:
+            turn: Future[None] = Future()
+            self._turns.append(turn)
+            try:
+                link = self.take()  # what was given back before we queued woke nobody
+                if link is not None:
+                    turn.cancel()
+                    return link
+                yield turn
+            except BaseException:
+                if not turn.cancel():
+                    self._wake()
+                raise
+
+    def give(self, link: Link) -> None:
+        self._idle.append(link)
+        if self._turns:
+            self._wake()
+
+    def drop(self, link: Link) -> None:
+        link.close()
+        with self._lock:
+            self.links.discard(link)
+        if self._turns:
+            self._wake()
+
+    def shed(self) -> int:
+        """Drop those that are idle; how many."""
+        count = 0
+        with suppress(IndexError):
+            while True:
+                self.drop(self._idle.pop())
+                count += 1
+        return count
+
+    def _wake(self) -> None:
+        with suppress(IndexError):
+            while not (turn := self._turns.popleft()).set_running_or_notify_cancel():
+                pass
+            turn.set_result(None)
+
+    def close(self) -> None:
+        """Drop what is idle, and end what is in use for its users, who drop it."""
+        self.shed()
+        for link in [*self.links]:
+            link.hang_up()
+
+
+_Pools = dict[Node, _Pool]
+
+
+class Connections:
+    """All of a tier's connections."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name, self._limit = name, limit
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self.closed = False
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._helpers = Helpers()
+        self._threads: _Pools = {}
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
+
+    def count(self, what: str, number: int = 1) -> None:
+        with self._lock:
+            self.counts[what] += number
+
+    def open_now(self) -> int:
+        return sum(link.is_open for pool in self._pools() for link in [*pool.links])
+
+    # --- asking
+
+    def exchange(self, asks: list[Ask], until: float) -> list[Answer]:
+        """What each is answered by the moment `until`."""
+        if self.closed:
+            raise TierError(f"{self._name} is closed")
+        pools = self._threads
+        if len(asks) == 1:
+            ask = asks[0]
+            try:
+                return [run(self._steps(pools, ask), _until(ask, until))]
+            except FAILURES as error:
+                return [self._failure(pools, ask, error)]
+        # In one order for all threads, so that none holds what another waits for.
+        order = sorted(range(len(asks)), key=lambda at: asks[at].node[:2])
+        answers: list[Any] = [None] * len(asks)
+        several = [self._steps(pools, asks[at]) for at in order]
+        for at, answer in zip(order, run_all(several, until), strict=True):
+            failed = isinstance(answer, Exception)
+            answers[at] = self._failure(pools, asks[at], answer) if failed else answer
+        return answers
+
+    async def aexchange(self, asks: list[Ask], until: float) -> list[Answer]:
+        """The same in an event loop."""
+        if self.closed:
+            raise TierError(f"{self._name} is closed")
+        loop = asyncio.get_running_loop()
+        pools = self._loops.get(loop)
+        if pools is None:
+            with self._lock:
+                pools = self._loops.setdefault(loop, {})
+        if len(asks) == 1:
+            return [await self._answer(pools, asks[0], until)]
+        return await asyncio.gather(*[self._answer(pools, ask, until) for ask in asks])
+
+    async def _answer(self, pools: _Pools, ask: Ask, until: float) -> Answer:
+        try:
+            return await arun(self._steps(pools, ask), _until(ask, until))
+        except FAILURES as error:
+            return self._failure(pools, ask, error)
+
+    def _steps(self, pools: _Pools, ask: Ask) -> Steps[list[Any]]:
+        """Take a connection, ask, and give it back; drop it in case of any doubt."""
+        node, payload, wanted, again, _ = ask
+        pool = pools.get(node) or pools.setdefault(node, _Pool(node, self._limit))
+        link = pool.take() or (yield from pool.wait())
+        try:
+            replies = None
+            if link.is_open and (again or not link.has_ended()):
+                try:
+                    replies = yield from link.exchange(payload, wanted)
+                except ENDED:
+                    if link.heard or not again or self.closed:
+                        raise
+                    self.count("retries")
+                    self.count("dropped", 1 + pool.shed())  # those that are idle are no younger
+            if replies is None:
+                yield from link.open(self._helpers)
+                self.count("made")
+                replies = yield from link.exchange(payload, wanted)
+        except BaseException:
+            if link.is_open:
+                self.count("dropped")
+            pool.drop(link)
+            raise
+        for reply in replies:
+            if isinstance(reply, Refusal) and reply.code in DISPLACED:
+                self.count("dropped", 1 + pool.shed())
+                pool.drop(link)
+                return replies
+        pool.give(link)
+        if self.closed:
+            pool.close()
+        return replies
+
+    def _failure(self, pools: _Pools, ask: Ask, error: object) -> TierError:
+        """What a caller is told instead of an answer."""
+        if isinstance(error, TierError):
+            return error
+        if isinstance(error, TimeoutError):
+            self.count("timeouts")
+            self.count("dropped", pools[ask.node].shed())  # maybe something forgot them on the way
+            return TierTimeoutError(f"{self._name}: {ask.node} did not answer in time")
+        self.count("errors")
+        if isinstance(error, OSError):
+            text = error.strerror or str(error) or type(error).__name__
+            return TierError(f"{self._name}: {ask.node}: {text}")
+        if isinstance(error, Refusal):
+            return TierError(f"{self._name}: {ask.node} lets nobody in: {error}")
+        if isinstance(error, hiredis.HiredisError):
+            return TierError(f"{self._name}: {ask.node} does not speak Redis' protocol: {error}")
+        assert isinstance(error, Exception)
+        raise error
+
+    # --- the end
+
+    def _pools(self) -> Iterator[_Pool]:
+        for pools in [self._threads, *[*self._loops.values()]]:
+            yield from [*pools.values()]
+
+    def close(self) -> None:
+        """Close all; calls that are under way end with an error."""
+        self.closed = True
+        for pool in self._pools():
+            pool.close()
+
+    def forget(self) -> None:
+        """After a fork, in the child: leave the parent's connections alone, and begin anew."""
+        for pool in self._pools():
+            for link in [*pool.links]:
+                link.close()  # this process's descriptor only: nothing is said on it
+        self._lock = threading.Lock()
+        self._begin()
+
+
+def _until(ask: Ask, until: float) -> float:
+    if ask.share == 1.0:
+        return until
+    now = monotonic()
+    return now + (until - now) * ask.share
+
+
+def _forget_all() -> None:
+    for connections in [*_all]:
+        connections.forget()
+
+
+_all: WeakSet[Connections] = WeakSet()
+os.register_at_fork(after_in_child=_forget_all)
