@@ -251,9 +251,9 @@ class Link:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
             self.heard = True
             reader.feed(buffer, 0, received)  # type: ignore[arg-type]
-            while (reply := reader.gets()) is not MORE:
+            while len(replies) < count and (reply := reader.gets()) is not MORE:
                 replies.append(reply)
-        if len(replies) > count or reader.has_data():
+        if reader.has_data():
             raise hiredis.ProtocolError("more was answered than asked")
         return replies
 
