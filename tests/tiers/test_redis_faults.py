@@ -295,9 +295,39 @@ def test_not_let_in(server: Server, runner: asyncio.Runner | None) -> None:
     reader = direct(server, runner, "reader:secret@")
     assert reader.get_many([b"r:1"]) == [None]
     reader.tier.close()
-    calls = direct(server, runner, ":secret@")
-    calls.works()
+    with redis.Redis(port=server.port, password="secret") as client:
+        client.acl_setuser("guest", True, nopass=True, keys=["*"], commands=["+@all"])
+    for user in (":secret@", "default:secret@", "guest@", "guest:anything@"):
+        calls = direct(server, runner, user)
+        calls.works()
+        calls.tier.close()
+
+
+def test_too_many_clients(server: Server, runner: asyncio.Runner | None) -> None:
+    calls = direct(server, runner)
+    with redis.Redis(port=server.port) as client:
+        client.config_set("maxclients", 1)
+        with calls.fails("max number of clients"):
+            calls.get_many([b"a"])
+        client.config_set("maxclients", 100)
+    eventually(lambda: works_again(calls))
     calls.tier.close()
+
+
+def test_what_is_no_redis_repeats_the_password(runner: asyncio.Runner | None) -> None:
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"-ERR unknown command 'AUTH', beginning with 'me' 'secret'\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"redis://me:secret@127.0.0.1:{listener.getsockname()[1]}/1"
+        calls = Calls(RedisTier(url, timeout=DEADLINE), runner)
+        with calls.fails("unknown command"):
+            calls.get_many([b"a"])
+        calls.tier.close()
 
 
 @pytest.mark.parametrize(
