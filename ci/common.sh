@@ -44,4 +44,5 @@ need_servers() {
     need "redis-server --version && redis-cli --version && redis-sentinel --version" \
         redis-server redis-tools redis-sentinel
     need "memcached --version" memcached
+    need "openssl version" openssl
 }

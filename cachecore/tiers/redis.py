@@ -50,7 +50,11 @@ except ModuleNotFoundError as error:
 T = TypeVar("T")
 
 SCANNED = 1000  # keys that a server looks at for each SCAN
-_READ = {bytes, type(None)}
+# What a reply may be.
+_DATA: set[type] = {bytes, type(None)}
+_DONE: set[type] = {bytes}
+_NUMBER: set[type] = {int}
+_LIST: set[type] = {list}
 
 
 class RedisTier(Tier):
@@ -160,7 +164,7 @@ class RedisTier(Tier):
         `lifetime`: milliseconds from now, of the key with all its fields; None: as it was.
         """
         if commands := self._setting(items, lifetime):
-            self._do(self._checked(commands))
+            self._do(self._checked(commands, _NUMBER))
 
     def delete_fields(self, keys: Sequence[bytes], fields: Sequence[bytes]) -> int:
         """Forget fields of keys; how many there were."""
@@ -197,7 +201,7 @@ class RedisTier(Tier):
     ) -> None:
         """The same as `set_fields`."""
         if commands := self._setting(items, lifetime):
-            await self._ado(self._checked(commands))
+            await self._ado(self._checked(commands, _NUMBER))
 
     async def adelete_fields(self, keys: Sequence[bytes], fields: Sequence[bytes]) -> int:
         """The same as `delete_fields`."""
@@ -212,9 +216,10 @@ class RedisTier(Tier):
             replies = yield from self._servers.do([("GET", key) for key in keys])
         else:
             [reply] = yield from self._servers.do([("MGET", *keys)])
-            replies = reply if isinstance(reply, list) else [reply] * len(keys)
-        if not _READ.issuperset(map(type, replies)):
-            replies, failure = self._sorted_out(replies, reading=True)
+            fits = isinstance(reply, list) and len(reply) == len(keys)
+            replies = reply if fits else [reply] * len(keys)
+        if not _DATA.issuperset(map(type, replies)):
+            replies, failure = self._sorted_out(replies, _DATA, reading=True)
             if failure is not None:
                 failure.values = replies
                 raise failure
@@ -223,22 +228,22 @@ class RedisTier(Tier):
     def _set(self, items: Sequence[Item]) -> Route[None]:
         if self._many:  # where one of two could be redirected, and come last
             items = [*{item.key: item for item in items}.values()]
-        yield from self._checked([self._set_command(item) for item in items])
+        yield from self._checked([self._set_command(item) for item in items], _DONE)
 
     def _delete(self, keys: Sequence[bytes]) -> Route[int]:
         keys = [self._prefix + key for key in keys]
         commands = [("UNLINK", key) for key in keys] if self._many else [("UNLINK", *keys)]
-        return sum((yield from self._checked(commands)))
+        return sum((yield from self._checked(commands, _NUMBER)))
 
     def _add(self, item: Item) -> Route[bool]:
         command = (*self._set_command(item), "NX")
-        [reply] = yield from self._checked([command], again=False)
+        [reply] = yield from self._checked([command], _DATA, again=False)
         return reply is not None
 
     def _scan(self, node: Node, cursor: bytes, pattern: bytes) -> Route[tuple[bytes, list[bytes]]]:
         question = pack(("SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED))
         [answer] = yield [Ask(node, question, 1)]
-        replies, failure = self._sorted_out(answer if isinstance(answer, list) else [answer])
+        replies, failure = self._sorted_out(answer if isinstance(answer, list) else [answer], _LIST)
         if failure is not None:
             raise failure
         cursor, found = replies[0]
@@ -248,7 +253,7 @@ class RedisTier(Tier):
         self, keys: Sequence[bytes], fields: Sequence[bytes]
     ) -> Route[list[list[bytes | None]]]:
         commands = [("HMGET", self._prefix + key, *fields) for key in keys]
-        replies = yield from self._checked(commands, reading=True)
+        replies = yield from self._checked(commands, _LIST, reading=True)
         return [reply or [None] * len(fields) for reply in replies]
 
     def _setting(
@@ -265,7 +270,7 @@ class RedisTier(Tier):
 
     def _delete_fields(self, keys: Sequence[bytes], fields: Sequence[bytes]) -> Route[int]:
         commands = [("HDEL", self._prefix + key, *fields) for key in keys]
-        return sum(filter(None, (yield from self._checked(commands))))
+        return sum((yield from self._checked(commands, _NUMBER)))
 
     def _set_command(self, item: Item) -> Command:
         key, data, lifetime = item
@@ -274,30 +279,37 @@ class RedisTier(Tier):
         return ("SET", self._prefix + key, data, "PX", lifetime)
 
     def _checked(
-        self, commands: Sequence[Command], *, again: bool = True, reading: bool = False
+        self,
+        commands: Sequence[Command],
+        kinds: set[type],
+        *,
+        again: bool = True,
+        reading: bool = False,
     ) -> Route[list[Any]]:
-        """The replies; TierError if one is an error."""
+        """The replies, which are of these kinds; TierError if one is an error."""
         replies = yield from self._servers.do(commands, again)
-        replies, failure = self._sorted_out(replies, reading)
+        replies, failure = self._sorted_out(replies, kinds, reading)
         if failure is not None:
             raise failure
         return replies
 
     def _sorted_out(
-        self, replies: list[Any], reading: bool = False
+        self, replies: list[Any], kinds: set[type], reading: bool = False
     ) -> tuple[list[Any], TierError | None]:
-        """The replies, None in place of errors; and the first error that is no mere miss."""
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
-        if not errors:
+        """The replies, None in place of others; and the first error that is no mere miss."""
+        wrong = [reply for reply in replies if type(reply) not in kinds]
+        if not wrong:
             return replies, None
-        replies = [None if isinstance(reply, Exception) else reply for reply in replies]
-        for error in errors:
-            if isinstance(error, TierError):
-                return replies, error
-            assert isinstance(error, Refusal)
-            if not (reading and error.code == "WRONGTYPE"):
+        replies = [reply if type(reply) in kinds else None for reply in replies]
+        for reply in wrong:
+            if isinstance(reply, TierError):
+                return replies, reply
+            if not isinstance(reply, Refusal):
+                self._connections.count("errors")
+                return replies, TierError(f"{self.name}: a server answered what does not fit")
+            if not (reading and reply.code == "WRONGTYPE"):
                 self._connections.count("refusals")
-                return replies, TierError(f"{self.name}: the server refused: {error}")
+                return replies, TierError(f"{self.name}: a server refused: {reply}")
         return replies, None
 
     # --- who carries it out

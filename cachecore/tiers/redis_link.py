@@ -51,39 +51,12 @@ class Refusal(Exception):  # noqa: N818 -- what went wrong is told by its code
         super().__init__(text)
         self.code = text.partition(" ")[0]
 
-
-@dataclass(frozen=True, eq=False)
-class Access:
-    """How to be let in; the same for all the nodes of a cluster."""
-
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    credentials: Any = None  # a redis-py CredentialProvider, in place of both
-    db: int = 0
-    client_name: str | None = None
-    tls: ssl.SSLContext | None = None
-
-    def commands(self, credentials: tuple[str, ...]) -> list[tuple[Any, ...]]:
-        """What is said first on a connection."""
-        said: list[tuple[Any, ...]] = []
-        if credentials:
-            said.append(("AUTH", *credentials))
-        if self.db:
-            said.append(("SELECT", self.db))
-        if self.client_name:
-            said.append(("CLIENT", "SETNAME", self.client_name))
-        return said
-
-
-class Node(NamedTuple):
-    """A server: its host and port, or the path of its Unix socket and 0; and how to be let in."""
-
-    host: str
-    port: int
-    access: Access
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}" if self.port else self.host
+    def without(self, secrets: tuple[str, ...]) -> Refusal:
+        """The same, without what a server may have repeated: "unknown command AUTH with ..."."""
+        text = str(self)
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return Refusal(text)
 
 
 class Helpers:
@@ -112,6 +85,52 @@ class Helpers:
         else:
             self._running.pop(key, None)
             future.set_result(result)
+
+
+@dataclass(frozen=True, eq=False)
+class Access:
+    """How to be let in; the same for all the nodes of a cluster."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    credentials: Any = None  # a redis-py CredentialProvider, in place of both
+    db: int = 0
+    client_name: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    def words(self, helpers: Helpers) -> Steps[tuple[str, ...]]:
+        """The arguments of AUTH; none: it is not needed."""
+        if self.credentials is not None:
+            future = helpers.start(self.credentials, self.credentials.get_credentials)
+            yield future
+            if error := future.exception():
+                raise PermissionError(errno.EACCES, f"no credentials: {type(error).__name__}")
+            return tuple(future.result())
+        if self.username:
+            return (self.username, self.password or "")
+        return (self.password,) if self.password else ()
+
+    def commands(self, credentials: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """What is said first on a connection."""
+        said: list[tuple[Any, ...]] = []
+        if credentials:
+            said.append(("AUTH", *credentials))
+        if self.db:
+            said.append(("SELECT", self.db))
+        if self.client_name:
+            said.append(("CLIENT", "SETNAME", self.client_name))
+        return said
+
+
+class Node(NamedTuple):
+    """A server: its host and port, or the path of its Unix socket and 0; and how to be let in."""
+
+    host: str
+    port: int
+    access: Access
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
 
 
 class Link:
@@ -145,6 +164,7 @@ class Link:
             self._use(socket.socket(family, socket.SOCK_STREAM))
             try:
                 yield from self._connect(family, address)
+                helpers.late.discard(address)
                 break
             except OSError as error:
                 self.close()
@@ -159,18 +179,13 @@ class Link:
             yield from self._start_tls(access.tls)
         self._reader = hiredis.Reader(replyError=Refusal, notEnoughData=MORE)
         self._buffer = bytearray(BUFFER)
-        credentials: tuple[str, ...]
-        if access.credentials is not None:
-            future = helpers.start(access.credentials, access.credentials.get_credentials)
-            yield future
-            credentials = future.result()
-        else:
-            credentials = tuple(each for each in (access.username, access.password) if each)
+        credentials = yield from access.words(helpers)
         if said := access.commands(credentials):
-            replies = yield from self.exchange(b"".join(map(pack, said)), len(said))
-            for reply in replies:
-                if isinstance(reply, Refusal):
-                    raise reply
+            try:
+                replies = yield from self.exchange(b"".join(map(pack, said)), len(said))
+                _raise_refusal(replies)
+            except Refusal as refusal:
+                raise refusal.without(credentials) from None
 
     def _addresses(self, helpers: Helpers) -> Steps[list[tuple[int, Any]]]:
         host, port, _ = self.node
@@ -248,12 +263,13 @@ class Link:
                     yield self._want_write
                 continue
             if not received:
+                _raise_refusal(replies)  # "too many clients", say
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
             self.heard = True
             reader.feed(buffer, 0, received)  # type: ignore[arg-type]
-            while (reply := reader.gets()) is not MORE:
+            while len(replies) < count and (reply := reader.gets()) is not MORE:
                 replies.append(reply)
-        if len(replies) > count or reader.has_data():
+        if reader.has_data():
             raise hiredis.ProtocolError("more was answered than asked")
         return replies
 
@@ -284,5 +300,11 @@ class Link:
             sock.close()
 
     def __del__(self) -> None:
-        with suppress(AttributeError):  # it was never made whole
-            self.close()
+        if (sock := getattr(self, "_sock", None)) is not None:
+            sock.close()
+
+
+def _raise_refusal(replies: list[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, Refusal):
+            raise reply

@@ -51,7 +51,7 @@ class _Pool:
     def __init__(self, node: Node, limit: int) -> None:
         self._node, self._limit = node, limit
         self._idle: list[Link] = []
-        self.links: WeakSet[Link] = WeakSet()  # a lost one does not count
+        self._links: WeakSet[Link] = WeakSet()  # one that got lost does not count
         self._turns: deque[Future[None]] = deque()
         self._lock = threading.Lock()
 
@@ -62,10 +62,10 @@ class _Pool:
         except IndexError:
             pass
         with self._lock:
-            if len(self.links) >= self._limit:
+            if len(self._links) >= self._limit:
                 return None
             link = Link(self._node)
-            self.links.add(link)
+            self._links.add(link)
             return link
 
     def wait(self) -> Steps[Link]:
@@ -92,7 +92,7 @@ class _Pool:
     def drop(self, link: Link) -> None:
         link.close()
         with self._lock:
-            self.links.discard(link)
+            self._links.discard(link)
         if self._turns:
             self._wake()
 
@@ -114,8 +114,18 @@ class _Pool:
     def close(self) -> None:
         """Drop what is idle, and end what is in use for its users, who drop it."""
         self.shed()
-        for link in [*self.links]:
+        for link in self.links():
             link.hang_up()
+
+    def links(self) -> list[Link]:
+        """All of them, in use or not."""
+        with self._lock:
+            return [*self._links]
+
+    def leave(self) -> None:
+        """In a child: close this process's descriptors; nothing is said on them."""
+        for link in [*self._links]:  # the lock may have been held by a thread that is not here
+            link.close()
 
 
 _Pools = dict[Node, _Pool]
@@ -142,7 +152,7 @@ class Connections:
             self.counts[what] += number
 
     def open_now(self) -> int:
-        return sum(link.is_open for pool in self._pools() for link in [*pool.links])
+        return sum(link.is_open for pool in self._pools() for link in pool.links())
 
     # --- asking
 
@@ -198,9 +208,10 @@ class Connections:
                 except ENDED:
                     if link.heard or not again or self.closed:
                         raise
+            if replies is None:
+                if link.is_open:  # it had been closed by the server
                     self.count("retries")
                     self.count("dropped", 1 + pool.shed())  # those that are idle are no younger
-            if replies is None:
                 yield from link.open(self._helpers)
                 self.count("made")
                 replies = yield from link.exchange(payload, wanted)
@@ -209,12 +220,12 @@ class Connections:
                 self.count("dropped")
             pool.drop(link)
             raise
-        for reply in replies:
-            if isinstance(reply, Refusal) and reply.code in DISPLACED:
-                self.count("dropped", 1 + pool.shed())
-                pool.drop(link)
-                return replies
-        pool.give(link)
+        refused = Refusal in map(type, replies)
+        if refused and any(getattr(reply, "code", "") in DISPLACED for reply in replies):
+            self.count("dropped", 1 + pool.shed())
+            pool.drop(link)
+        else:
+            pool.give(link)
         if self.closed:
             pool.close()
         return replies
@@ -241,7 +252,9 @@ class Connections:
     # --- the end
 
     def _pools(self) -> Iterator[_Pool]:
-        for pools in [self._threads, *[*self._loops.values()]]:
+        with self._lock:
+            every = [self._threads, *self._loops.values()]
+        for pools in every:
             yield from [*pools.values()]
 
     def close(self) -> None:
@@ -251,11 +264,10 @@ class Connections:
             pool.close()
 
     def forget(self) -> None:
-        """After a fork, in the child: leave the parent's connections alone, and begin anew."""
-        for pool in self._pools():
-            for link in [*pool.links]:
-                link.close()  # this process's descriptor only: nothing is said on it
+        """After a fork, in the child: leave the parent's connections to it, and begin anew."""
         self._lock = threading.Lock()
+        for pool in self._pools():
+            pool.leave()
         self._begin()
 
 

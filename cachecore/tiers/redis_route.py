@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
-from cachecore.errors import TierError
+from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers.redis_link import Access, Node, Refusal, pack
 from cachecore.tiers.redis_pool import Answer, Ask
 
@@ -41,7 +41,7 @@ class OneServer:
         if self._sentinels and self._is_displaced(answer):
             self._node = None
             # What was refused was not done, so that anything may be asked again.
-            if again or isinstance(answer, list):
+            if isinstance(answer, list) or (again and not isinstance(answer, TierTimeoutError)):
                 found = yield from self._find_master()
                 if found != node:
                     self.redirects += 1
@@ -72,7 +72,7 @@ class OneServer:
                 case [Refusal() as reason] | (TierError() as reason):
                     # The next call begins with another one.
                     self._sentinels = [*(s for s in self._sentinels if s != sentinel), sentinel]
-        raise TierError(f"sentinels do not name a master of {self._service!r}: {reason}")
+        raise _kind(reason)(f"sentinels do not name a master of {self._service!r}: {reason}")
 
 
 # Commands for each node, by their place among all; and whether ASKING goes before each.
@@ -174,7 +174,11 @@ class Cluster:
             self._suspects.add(node)
             reason = answer[0] if isinstance(answer, list) else answer
         if not self._slots:
-            raise TierError(f"no node tells the cluster's slots: {reason}")
+            raise _kind(reason)(f"no node tells the cluster's slots: {reason}")
+
+
+def _kind(reason: object) -> type[TierError]:
+    return TierTimeoutError if isinstance(reason, TierTimeoutError) else TierError
 
 
 def _owners(ranges: list[Any], teller: Node) -> list[Node | None]:

@@ -154,7 +154,12 @@ def _of_cluster(client: Any) -> tuple[Target, str]:
 
 
 def _access(settings: Mapping[str, Any], tls: bool) -> Access:
-    options = {name: value for name, value in settings.items() if name.startswith("ssl_")}
+    options = {
+        name: value
+        for name, value in settings.items()
+        # Clients list all, and asyncio's know nothing of OCSP, which is off by default.
+        if name.startswith("ssl_") and value is not None and (value or "ocsp" not in name)
+    }
     return Access(
         username=settings.get("username") or None,
         password=settings.get("password") or None,
