@@ -39,6 +39,7 @@ TIERED = ["src/python/cc_tiered.c"]
 TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
+    "_backlog": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
     "_envelope": [],
     "_flight": [],
