@@ -261,13 +261,6 @@ def seal(key, value, Codec codec not None, *, int64_t written, int64_t soft, int
 cdef class Sealed:
     """What an envelope held."""
 
-    cdef readonly object value
-    cdef readonly int64_t written
-    cdef readonly int64_t soft
-    cdef readonly int64_t hard
-    cdef readonly float load
-    cdef readonly tuple tags
-
 
 cdef str flaw(object data):
     """Why these bytes are not an envelope; None when they are one."""

@@ -16,14 +16,15 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
+from cachecore._envelope cimport Sealed, joined, opened
 from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, current_era
+from cachecore._payload cimport Codec
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
 from cachecore.cc_tiered cimport cc_tiered_install
 
 import random
 
-from cachecore._envelope import Sealed, unseal, wire_keys
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
 
@@ -55,7 +56,7 @@ cdef class Tiered:
     cdef public object cooling     # keys whose refresh has failed just now, a Cache
     cdef public object loader      # a Loader, or None
     cdef public dict leaving       # by key: what has left l0 and is to go to the first tier
-    cdef public object codec
+    cdef public Codec codec
     cdef public bytes prefix       # of all wire keys
     cdef public object timer       # Unix seconds; None: the system's clock
     cdef public dict tag_epochs
@@ -311,7 +312,7 @@ cdef class Tiered:
                 ask, left = level.ledger.readable(rest)
                 if not ask:
                     continue
-            wires = wire_keys(self.prefix, ask)
+            wires = [joined(self.prefix, key) for key in ask]
             count = len(wires)
             if not self.raw and now - level.generation_read >= BELIEVED_MS:
                 wires.append(level.generation_key)
@@ -356,20 +357,20 @@ cdef class Tiered:
             soft, hard = self.lifetimes(now, None)
             self.keep(load, key, data, now, soft, hard, soft)
             return True
-        sealed = unseal(data, key, self.codec, now, level.generation, self.prefix)
-        if type(sealed) is not Sealed:
-            level.refused[sealed] = level.refused.get(sealed, 0) + 1
+        found = opened(data, key, self.codec, now, level.generation, self.prefix)
+        if type(found) is not Sealed:
+            level.refused[found] = level.refused.get(found, 0) + 1
             return False
-        if sealed.tags:
-            load.doubtful = sealed
+        if (<Sealed>found).tags:
+            load.doubtful = found
             return False
-        return self.take(load, key, sealed, now)
+        return self.take(load, key, <Sealed>found, now)
 
     def accept_late(self, Load load, key, data, int64_t now, Level level):
         """Keep what a tier had, if it is good and has no tags; whether it is."""
         return self.accept(load, key, data, now, level)
 
-    cdef bint take(self, Load load, object key, object sealed, int64_t now) except -1:
+    cdef bint take(self, Load load, object key, Sealed sealed, int64_t now) except -1:
         """Keeps what a tier had, unless it is too old."""
         cdef int64_t soft = sealed.soft, hard = sealed.hard, due
         cdef double spent
@@ -385,9 +386,10 @@ cdef class Tiered:
             if self.stale(key, sealed.value, soft, now, load) is FETCH:
                 return False
             due = now
-        if load.sealed is None:
-            load.sealed = {}
-        load.sealed[key] = sealed
+        if len(self.levels) > 1 or (<Level>self.levels[0]).exclusive:
+            if load.sealed is None:
+                load.sealed = {}
+            load.sealed[key] = sealed
         self.keep(load, key, sealed.value, now, soft, hard, due, sealed.tags)
         return True
 
