@@ -19,11 +19,20 @@ from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
 from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, current_era
 from cachecore._payload cimport Codec
+from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
 from cachecore.cc_tiered cimport cc_tiered_install
 
 import random
+
+cdef extern from "Python.h":
+    # The result is a new reference; an exception is set: -1.
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object steps, object sent, PyObject **result) except PYGEN_ERROR
 
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
@@ -457,19 +466,24 @@ cdef object perform(Tiered self, tuple call):
 
 
 cdef object run(Tiered self, object steps):
-    """What a generator of calls returns, when a thread makes them."""
-    send, throw = steps.send, steps.throw
-    try:
-        call = send(None)
-        while True:
+    """What a generator of calls returns, when a thread makes them. No StopIteration is made for it:
+    that would take longer than all the rest."""
+    cdef PyObject *yielded = NULL
+    cdef bint more = PyIter_Send(steps, None, &yielded) == PYGEN_NEXT
+    result = cc_owned(yielded)
+    while more:
+        try:
+            result = perform(self, result)
+        except BaseException as error:
             try:
-                result = perform(self, call)
-            except BaseException as error:
-                call = throw(error)
-            else:
-                call = send(result)
-    except StopIteration as end:
-        return end.value
+                result = steps.throw(error)
+            except StopIteration as end:
+                return end.value
+        else:
+            yielded = NULL
+            more = PyIter_Send(steps, result, &yielded) == PYGEN_NEXT
+            result = cc_owned(yielded)
+    return result
 
 
 cdef object drive(Tiered self, Load load, list keys):
