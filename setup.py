@@ -49,6 +49,7 @@ MODULES = {
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
+    "_writes": [],
 }
 
 

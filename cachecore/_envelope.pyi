@@ -35,6 +35,11 @@ class Sealed:
     load: float
     tags: tuple[tuple[int, int], ...]
 
+@final
+class Later:
+    nbytes: int
+    def __call__(self) -> bytes: ...
+
 def wire_key(prefix: bytes, key: Any) -> bytes: ...
 def wire_keys(prefix: bytes, keys: Iterable[Any]) -> list[bytes]: ...
 def seal(

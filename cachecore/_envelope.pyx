@@ -253,6 +253,18 @@ def seal(key, value, Codec codec not None, *, int64_t written, int64_t soft, int
     return sealed
 
 
+@cython.final
+@cython.freelist(64)
+cdef class Later:
+    """What a tier is to keep of a value that does not change, made when it is needed: call it."""
+
+    def __call__(self):
+        if not self.codec.enveloped:
+            return self.codec.encode(self.value)
+        return seal(self.key, self.value, self.codec, written=self.written, soft=self.soft,
+                    hard=self.hard, load=0, generation=self.generation, namespace=self.namespace)
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 @cython.final

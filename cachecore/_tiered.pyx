@@ -53,28 +53,6 @@ cdef object FETCH = object()  # of `look`: it must be asked for
 cdef class Tiered:
     """The compiled part of TieredCache: look-ups, loads, and what keeps them apart."""
 
-    cdef public Cache l0  # these two first: cc_tiered.h declares them too
-    cdef public int slow
-    cdef public bint closed
-    cdef public bint distrusted    # invalidations may be missed: l0 is neither read nor filled
-    cdef public bint awaits        # the loader is a coroutine function
-    cdef public bint raw           # values are bytes without envelopes
-    cdef public dict flights
-    cdef public list levels
-    cdef public object absent      # keys known to have no value, a Cache; None: not remembered
-    cdef public object cooling     # keys whose refresh has failed just now, a Cache
-    cdef public object loader      # a Loader, or None
-    cdef public dict leaving       # by key: what has left l0 and is to go to the first tier
-    cdef public Codec codec
-    cdef public bytes prefix       # of all wire keys
-    cdef public object timer       # Unix seconds; None: the system's clock
-    cdef public dict tag_epochs
-    cdef public uint64_t epoch
-    cdef public double lifetime, jitter, early  # seconds; shares; beta of XFetch
-    cdef public int64_t revalidate_ms, error_ms  # how long after its expiry a value may be returned
-    cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
-    cdef public uint64_t negative_hits, overtaken
-
     def __cinit__(self, *args, **kwargs):
         self.l0 = Cache(1)
         self.slow = 1  # until __init__ is through
@@ -407,7 +385,6 @@ cdef class Tiered:
         """Keeps a value in the innermost cache, unless it was overtaken; notes it as the outcome.
         `due`: when it is to be refreshed, in ms as the others; at the latest at `soft`."""
         cdef Tagged tagged
-        cdef double ttl, wait
         if self.flights.get(key) is not load or self.distrusted or self.closed:
             self.overtaken += self.flights.get(key) is not load
             load.values[key] = snapshot(value) if is_array(value) else value
@@ -417,17 +394,21 @@ cdef class Tiered:
         load.values[key] = value
         if self.absent is not None:
             self.absent.delete(key)
-        ttl = FAR_SECONDS if hard == NEVER else (hard - now) / 1000.0
-        wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
         if tags:
             tagged = Tagged()
             tagged.value, tagged.soft, tagged.epoch = value, soft, self.epoch
             tagged.tags = tuple([tag for tag, _ in tags])
-            value, wait = tagged, -1
-        elif wait == 0 and hard == NEVER:
-            ttl = INFINITY
-        put(self.l0, key, value, ttl, 1, False, 0, wait)
+            value, due = tagged, now
+        self.put_here(key, value, now, hard, due)
         return None
+
+    cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due):
+        """Puts a value into the innermost cache, and returns it as it is kept there."""
+        cdef double ttl = FAR_SECONDS if hard == NEVER else (hard - now) / 1000.0
+        cdef double wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
+        if wait == 0 and hard == NEVER:
+            ttl = INFINITY
+        return put(self.l0, key, value, ttl, 1, False, 0, wait)
 
     def kept(self, Load load, key, value, int64_t now, int64_t soft, int64_t hard, double seconds,
              tuple tags=()):
@@ -441,16 +422,22 @@ cdef class Tiered:
         """How many ms before its expiry a value is to be loaded anew that took so long to load."""
         return <int64_t>min(-log(1 - <double>random.random()) * self.early * seconds * 1000, 1e15)
 
-    def lifetimes(self, int64_t now, ttl):
-        """When a value of now is to be refreshed, and when it is no good any more; Unix ms."""
-        cdef double seconds = self.lifetime if ttl is None else ttl
-        cdef int64_t soft
+    cdef int64_t expiry(self, int64_t now, double seconds):
+        """When a value of now with such a lifetime is to be refreshed."""
         if seconds > FAR_SECONDS:
-            return NEVER, NEVER
+            return NEVER
         if self.jitter != 0:
             seconds *= 1 - self.jitter * <double>random.random()
-        soft = now + max(1, <int64_t>(seconds * 1000))
-        return soft, soft + max(self.revalidate_ms, self.error_ms)
+        return now + max(1, <int64_t>(seconds * 1000))
+
+    cdef int64_t end(self, int64_t soft):
+        """When it is no good any more."""
+        return NEVER if soft == NEVER else soft + max(self.revalidate_ms, self.error_ms)
+
+    def lifetimes(self, int64_t now, ttl):
+        """When a value of now is to be refreshed, and when it is no good any more; Unix ms."""
+        cdef int64_t soft = self.expiry(now, self.lifetime if ttl is None else ttl)
+        return soft, self.end(soft)
 
 
 # --- the driver of threads ------------------------------------------------------------------------

@@ -27,6 +27,7 @@ LAYERS = [
     {"_backlog", "_load", "_memo", "_payload", "_simulate", "_vectors"},
     {"_envelope"},
     {"_tiered", "codecs"},
+    {"_writes"},
     {"tiers"},
     {"__init__"},
     {"plan"},

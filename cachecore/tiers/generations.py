@@ -16,7 +16,8 @@ from hashlib import blake2b
 from typing import Any
 
 from cachecore._load import ADD, GET, Level
-from cachecore._tiered import GENERATION_MS, Tiered
+from cachecore._tiered import GENERATION_MS
+from cachecore._writes import TieredWrites
 from cachecore.tiers.base import Item
 
 Calls = Generator[Any, Any, Any]
@@ -36,7 +37,7 @@ def tag_number(tag: str) -> int:
     return int.from_bytes(blake2b(tag.encode(), digest_size=8).digest(), "little")
 
 
-class Generations(Tiered):
+class Generations(TieredWrites):
     """The part of a cache with tiers that keeps the generations of its namespace and its tags."""
 
     def tag_key(self, number: int) -> bytes:

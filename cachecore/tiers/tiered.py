@@ -21,7 +21,7 @@ from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
 from cachecore.tiers import tasks, threads
 from cachecore.tiers.background import Background
-from cachecore.tiers.base import Tier, Wrapper
+from cachecore.tiers.base import Item, Tier, Wrapper
 from cachecore.tiers.breaker import Breaker
 from cachecore.tiers.loading import Loader
 from cachecore.tiers.policy import Policy, check_arguments
@@ -144,7 +144,8 @@ class TieredCache(Scoped):
         self.jitter, self.early = policy.ttl_jitter, policy.early_refresh
         self.revalidate_ms = round(policy.stale_while_revalidate * 1000)
         self.error_ms = round(policy.stale_if_error * 1000)
-        self.lease, self.write, self.strict = policy.lease, write, strict
+        self.lease, self.around, self.strict = policy.lease, write == "around", strict
+        self.item = Item
         self.keys_file, self._on_event = keys_file, on_event
         self.tiers = tuple(_guarded(tier) for tier in tiers)
         self.levels = [
@@ -196,24 +197,7 @@ class TieredCache(Scoped):
             return scope
         return found
 
-    # --- writes
-
-    def set(
-        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
-    ) -> None:
-        """Set a key here and in the tiers.
-
-        Args:
-            key: a str, bytes or int.
-            value: what the codec can write down.
-            ttl: seconds that this value lives; None: as the policy says; math.inf: for ever.
-            tags: names by which it can be invalidated together with others.
-
-        Raises:
-            TypeError: the codec cannot write the value down; nothing was changed.
-            TierError: with `strict`, when a tier did not take it.
-        """
-        run_sync(self, self._setting({key: value}, ttl, tags))
+    # --- writes: `set` is inherited
 
     def set_many(
         self,

@@ -31,10 +31,6 @@ class Writing(Filling):
     """The part of a cache with tiers that writes, deletes and invalidates."""
 
     namespace: str
-    write: str
-    strict: bool
-    writable: tuple[type, ...]
-    """Of bytes and arrays without objects, what the codec surely takes."""
     background: Background
     replayed: int = 0
     ledgers_overflowed: int = 0
@@ -64,7 +60,7 @@ class Writing(Filling):
             yield from self._claimed(load, values)
             for key, value in values.items():
                 sealed = load.sealed[key]
-                if self.write == "around":
+                if self.around:
                     load.values[key] = value
                     self.l0.delete(key)
                 else:
@@ -90,7 +86,7 @@ class Writing(Filling):
     def _write_through(self, load: Load, keys: list[Any], now: int) -> Calls:
         errors = []
         for level in self.levels:
-            deletes = level.exclusive or (self.write == "around" and level is not self.levels[-1])
+            deletes = level.exclusive or (self.around and level is not self.levels[-1])
             try:
                 if deletes:
                     yield DELETE, level, wire_keys(self.prefix, keys)
@@ -113,6 +109,17 @@ class Writing(Filling):
                     level.ledger.forget(keys)
         if errors and self.strict:
             raise TierError(f"not every tier took the write: {errors[0]}") from errors[0]
+
+    def set_missed(
+        self, level: Level, key: Any, value: Any, now: int, soft: int, hard: int, error: Any
+    ) -> None:
+        """A tier did not take the one write of `set`; raises what is to be raised of that."""
+        self.owe(level, key, now, value, Loaded(now, soft, hard, 0.0))
+        if not isinstance(error, Exception):
+            raise error
+        level.failed(error)
+        if self.strict:
+            raise TierError(f"{level.tier.name} did not take the write: {error}") from error
 
     def delete_steps(self, keys: list[Any]) -> Calls:
         """A generator that deletes keys here and in the tiers; how many there were."""

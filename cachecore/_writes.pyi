@@ -1,0 +1,18 @@
+# Types of _writes.pyx; stubtest compares the two. What is missing is for Cython only.
+
+from collections.abc import Iterable
+from typing import Any
+
+from cachecore._tiered import Tiered
+from cachecore.tiers.base import Item
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class TieredWrites(Tiered):
+    item: type[Item]
+    around: bool
+    strict: bool
+    writable: tuple[type, ...]
+    def set(
+        self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
+    ) -> None: ...

@@ -1,0 +1,91 @@
+"""TieredWrites: the one write of `set` where nothing stands in its way, compiled."""
+
+from libc.stdint cimport INT64_MAX, int64_t
+
+from cachecore._arrays cimport is_array
+from cachecore._envelope cimport Later, joined
+from cachecore._load cimport Level, Load
+from cachecore._tiered cimport Tiered
+from cachecore.cc_tiered cimport cc_key_is_plain
+
+from cachecore._tiered import GENERATION_MS
+
+cdef int64_t BELIEVED_MS = GENERATION_MS
+cdef int64_t NEVER = INT64_MAX
+
+
+cdef class TieredWrites(Tiered):
+    """A cache with tiers that can be written to."""
+
+    cdef public object item        # the type of what tiers are given
+    cdef public bint around        # writes go to the last tier only
+    cdef public bint strict        # a tier that does not take a write is an error
+    cdef public tuple writable     # types of values that the codec surely takes, but for objects
+
+    def set(self, key, value, *, ttl=None, tags=()):
+        """Set a key here and in the tiers.
+
+        Args:
+            key: a str, bytes or int.
+            value: what the codec can write down.
+            ttl: seconds that this value lives; None: as the policy says; math.inf: for ever.
+            tags: names by which it can be invalidated together with others.
+
+        Raises:
+            TypeError: the codec cannot write the value down; nothing was changed.
+            TierError: with `strict`, when a tier did not take it.
+        """
+        if tags or not self.set_quickly(key, value, ttl):
+            self.set_many([(key, value)], ttl=ttl, tags=tags)
+
+    cdef bint set_quickly(self, object key, object value, object ttl) except -1:
+        """Sets a key where nothing stands in the way of it; False: something does, nothing is done.
+        It is what `set_steps` of writing.py does for many, in any state."""
+        cdef Load other, load
+        cdef Level level
+        cdef Later later
+        cdef int64_t now, soft, hard
+        if self.slow or self.around or not cc_key_is_plain(key):
+            return False
+        if type(value) not in self.writable or (is_array(value) and value.dtype.hasobject):
+            return False
+        if ttl is not None and not (type(ttl) is float and ttl > 0):
+            return False
+        other = self.flights.get(key)
+        if other is not None and other.writing:
+            return False
+        now = self.now()
+        for level in self.levels:
+            if (level.ledger is not None or level.exclusive
+                    or (now - level.generation_read >= BELIEVED_MS and not self.raw)):
+                return False
+        soft = self.expiry(now, self.lifetime if ttl is None else ttl)
+        hard = self.end(soft)
+        load = Load.__new__(Load)
+        load.write = load.writing = True
+        self.flights[key] = load
+        try:
+            value = self.put_here(key, value, now, hard, soft)
+            if self.absent is not None:
+                self.absent.delete(key)
+            if self.leaving:
+                self.leaving.pop(key, None)
+            for level in self.levels:
+                later = Later.__new__(Later)
+                later.key, later.value, later.codec = key, value, self.codec
+                later.written, later.soft, later.hard = now, soft, hard
+                later.generation, later.namespace = level.generation, self.prefix
+                later.nbytes = len(<bytes>value) if type(value) is bytes else value.nbytes
+                lifetime = None if hard == NEVER else max(1, hard - now)
+                try:
+                    data = later if level.tier.lazy else later()
+                    item = (joined(self.prefix, key), data, lifetime)
+                    level.tier.set_many([tuple.__new__(self.item, item)])
+                except BaseException as error:
+                    self.set_missed(level, key, value, now, soft, hard, error)
+                else:
+                    level.writes += 1
+                    level.bytes_written += later.nbytes
+        finally:
+            self.land(load, (key,))
+        return True
