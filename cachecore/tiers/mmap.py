@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -57,7 +58,7 @@ class MmapTier(Tier):
     half of it is refused, as is one that finds no room because a reader of another process holds
     on to old pages or because free ones are too scattered: it is counted, and nothing is kept
     under its key. Values of more than 2,000 bytes take whole pages of 4 KiB. When the disk is full
-    or fails, writes raise `TierError`, for 30 s without trying; reads and deletes go on.
+    or fails, writes raise `TierError`, for 30 s without trying; reads go on, deletes are tried.
 
     Opening raises `TierError` for a folder that holds something else, another layout or truncated
     files, and `TierTimeoutError` when another process keeps it locked. Thread safe. A child opens
@@ -132,7 +133,10 @@ class MmapTier(Tier):
             record = get(key)
             if record is None:
                 return None
-            expiry, check = unpack_head(record)
+            try:
+                expiry, check = unpack_head(record)
+            except struct.error:
+                expiry = check = 0
             if expiry ^ check != CHECK or (expiry and expiry <= time.time() * 1000):
                 self._alive(record, False)
                 return None

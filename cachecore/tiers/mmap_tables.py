@@ -39,14 +39,13 @@ EPOCH = 60  # accesses for each entry after which frequencies halve
 
 _HEAD = struct.Struct("<qq")  # expiry in Unix ms (0: never; negative: of a digest), and its check
 _META = struct.Struct("<IIQq")  # frequency, size, clock, expiry (_NEVER: never)
-_CHECK = 0x6D6D_6170_2063_6363
+CHECK = 0x6D6D_6170_2063_6363
 _NEVER = 1 << 62
 _MOST = 2**32 - 1
 _CLOCK = b"clock"
 
 HEAD = _HEAD.size
 unpack_head = _HEAD.unpack_from
-CHECK = _CHECK
 
 
 class Entry(NamedTuple):
@@ -69,7 +68,7 @@ def entry(item: Item, frequency: int = 0) -> Entry:
     if lifetime is not None:
         expiry = min(int(time.time() * 1000) + lifetime, _NEVER)
     shown = -expiry if long else expiry if expiry < _NEVER else 0
-    record = _HEAD.pack(shown, shown ^ _CHECK) + data
+    record = _HEAD.pack(shown, shown ^ CHECK) + data
     return Entry(stored(key), record, expiry, long, frequency)
 
 
@@ -80,16 +79,20 @@ def stored(key: bytes) -> bytes:
 
 def alive(record: bytes, long: bool) -> bool:
     """Whether a record is of such a key, and has not expired."""
-    expiry, check = unpack_head(record)
-    if expiry ^ check != _CHECK or (expiry < 0) != long:
+    if not whole(record):
+        return False
+    expiry, _ = unpack_head(record)
+    if (expiry < 0) != long:
         return False
     return bool(expiry == 0 or abs(expiry) > time.time() * 1000)
 
 
 def whole(record: bytes) -> bool:
     """Whether a record's head is as it was written."""
+    if len(record) < HEAD:
+        return False
     expiry, check = unpack_head(record)
-    return bool(expiry ^ check == _CHECK)
+    return bool(expiry ^ check == CHECK)
 
 
 class Tables:
