@@ -51,9 +51,9 @@ class MmapTier(Tier):
 
     What was written survives the end of the process at any moment, `kill -9` included: whole, or
     not at all. It does not survive the loss of power: after a reboot that came before `close()`
-    the tier begins empty. A flipped byte in LMDB's own pages is beyond what can be checked cheaply:
-    it may raise `TierError`, and may end the process. In what is kept beside the data it is a miss;
-    in the data it is for those to find who gave them.
+    the tier begins empty. A flipped byte in what is kept beside the data is a miss; in the data it
+    is for those to find who gave them. In LMDB's own pages, where the keys are, it is beyond what
+    can be checked cheaply: it may lead to another key's data, raise `TierError` or end the process.
 
     At the bound, what expired and what is asked for least is evicted. A value that takes more than
     half of it is refused, as is one that finds no room because a reader of another process holds
