@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -22,6 +23,7 @@ from cachecore.tiers.mmap_tables import (
     HEAD,
     HITS,
     LONGEST,
+    PAGE,
     Entry,
     Tables,
     alive,
@@ -31,7 +33,7 @@ from cachecore.tiers.mmap_tables import (
     whole,
 )
 
-LEAST = 1 << 20  # bytes of a bound; of a smaller one, most is what has to be kept free
+LEAST = 256 * PAGE  # bytes of a bound; of a smaller one, most would have to be kept free
 ROUNDS = 3  # times that room is made anew for what finds none
 RETRY = 30.0  # seconds after which a disk that was full is tried again
 SCANNED = 1000  # keys that a scan reads at a time
@@ -49,15 +51,15 @@ class MmapTier(Tier):
 
     What was written survives the end of the process at any moment, `kill -9` included: whole, or
     not at all. It does not survive the loss of power: after a reboot that came before `close()`
-    the tier begins empty. A flipped byte in LMDB's own pages is beyond what can be checked cheaply:
-    it may raise `TierError`, and may end the process. In what is kept beside the data it is a miss;
-    in the data it is for those to find who gave them.
+    the tier begins empty. A flipped byte in what is kept beside the data is a miss; in the data it
+    is for those to find who gave them. In LMDB's own pages, where the keys are, it is beyond what
+    can be checked cheaply: it may lead to another key's data, raise `TierError` or end the process.
 
     At the bound, what expired and what is asked for least is evicted. A value that takes more than
     half of it is refused, as is one that finds no room because a reader of another process holds
     on to old pages or because free ones are too scattered: it is counted, and nothing is kept
     under its key. Values of more than 2,000 bytes take whole pages of 4 KiB. When the disk is full
-    or fails, writes raise `TierError`, for 30 s without trying; reads and deletes go on.
+    or fails, writes raise `TierError`, for 30 s without trying; reads go on, deletes are tried.
 
     Opening raises `TierError` for a folder that holds something else, another layout or truncated
     files, and `TierTimeoutError` when another process keeps it locked. Thread safe. A child opens
@@ -85,7 +87,7 @@ class MmapTier(Tier):
         self._off_until = 0.0
         self._write_errors = 0
         self._store: Store | ClosedStore = open_store(
-            os.path.abspath(os.fspath(path)), bound - bound % os.sysconf("SC_PAGESIZE"), patience
+            os.path.abspath(os.fspath(path)), bound - bound % PAGE, patience
         )
         self._tables = Tables(self._store)
         self._hits = self._tables.hits
@@ -132,7 +134,10 @@ class MmapTier(Tier):
             record = get(key)
             if record is None:
                 return None
-            expiry, check = unpack_head(record)
+            try:
+                expiry, check = unpack_head(record)
+            except struct.error:
+                expiry = check = 0
             if expiry ^ check != CHECK or (expiry and expiry <= time.time() * 1000):
                 self._alive(record, False)
                 return None
@@ -185,35 +190,24 @@ class MmapTier(Tier):
         wanted = {stored(key): len(key) > LONGEST for key in keys}
         try:
             get = store.begin(store.data).get
-            return self._drop({key: wanted[key] for key in wanted if get(key) is not None})
-        except lmdb.MapFullError as error:
-            store.reader_check()
-            raise self._fault(error, writing=True) from error
+            return self._drop([(key, wanted[key]) for key in wanted if get(key) is not None])
         except lmdb.Error as error:
             raise self._fault(error, writing=True) from error
 
-    def _drop(self, wanted: dict[bytes, bool]) -> int:
-        count = 0
-        if wanted:
+    def _drop(self, wanted: Sequence[tuple[bytes, bool]]) -> int:
+        """Take out what is stored under such bytes; how many could have been read."""
+        count, most = 0, self._tables.victims
+        for start in range(0, len(wanted), most):
             with self._tables.writing() as txn:
-                for key, long in wanted.items():
+                for key, long in wanted[start : start + most]:
                     record = self._tables.drop(txn, key)
                     count += record is not None and alive(record, long)
         return count
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Keep entries, of one key the last, in transactions of a bounded size."""
-        some: list[Entry] = []
-        size = 0
-        for each in {each.key: each for each in entries}.values():
-            dirt = self._tables.dirt(each)
-            if some and size + dirt > self._tables.chunk:
-                self._put_all(some)
-                some, size = [], 0
-            some.append(each)
-            size += dirt
-        if some:
-            self._put_all(some)
+        for part in self._tables.chunks({each.key: each for each in entries}.values()):
+            self._put_all(part)
 
     def _put_all(self, entries: list[Entry], *, absent: bool = False) -> int:
         """Put entries in one transaction, in more where room is scarce; how many were put."""
@@ -236,7 +230,7 @@ class MmapTier(Tier):
                 return sum(self._put_all([each], absent=absent) for each in entries)
             self._tables.counts["refused"] += len(entries)
             if not absent:
-                self._drop({each.key: each.long for each in entries})
+                self._drop([(each.key, each.long) for each in entries])
         except lmdb.Error as error:
             raise self._fault(error, writing=True) from error
         return 0
@@ -245,7 +239,7 @@ class MmapTier(Tier):
         """Evict beyond what is due, for free pages are scattered; False: that would not help."""
         if self._store.pinned():
             return False
-        need = max(sum(map(self._tables.size, entries)), self._tables.chunk) << round
+        need = max(sum(each.size for each in entries), self._tables.chunk) << round
         try:
             self._tables.shed(need)
             with self._tables.writing() as txn:  # what one frees is free for the next but one
@@ -289,6 +283,6 @@ class MmapTier(Tier):
             self._tables.counts["damaged"] += 1
         elif isinstance(error, lmdb.PanicError):
             self._store.reopen()
-        elif isinstance(error, lmdb.ReadersFullError):
+        elif isinstance(error, (lmdb.ReadersFullError, lmdb.MapFullError)):
             self._store.reader_check()
         return TierError(f"{self.name}: {error}")

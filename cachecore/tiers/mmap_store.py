@@ -208,7 +208,9 @@ class Store:
         """Whether a reader holds on to pages that were freed a while ago."""
         self.reader_check()
         for _ in range(5):
-            env = self._opened()
+            env = self.env
+            if env is None:
+                return False
             latest = env.info()["last_txnid"]
             readers = [line.split()[-1] for line in env.readers().splitlines()]
             if all(int(at) >= latest - 1 for at in readers if at.isdigit()):
@@ -299,7 +301,8 @@ def _closed(*_: object) -> Any:
 class ClosedStore:
     """In place of the store of a tier that is closed."""
 
-    data = meta = None
+    env: Any = None
+    data: Any = None
     begin = writing = pinned = reader_check = reopen = staticmethod(_closed)
 
 

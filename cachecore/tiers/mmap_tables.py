@@ -19,7 +19,7 @@ import os
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any, NamedTuple
@@ -39,14 +39,16 @@ EPOCH = 60  # accesses for each entry after which frequencies halve
 
 _HEAD = struct.Struct("<qq")  # expiry in Unix ms (0: never; negative: of a digest), and its check
 _META = struct.Struct("<IIQq")  # frequency, size, clock, expiry (_NEVER: never)
-_CHECK = 0x6D6D_6170_2063_6363
+CHECK = 0x6D6D_6170_2063_6363
 _NEVER = 1 << 62
 _MOST = 2**32 - 1
 _CLOCK = b"clock"
 
+PAGE = os.sysconf("SC_PAGESIZE")
+_SHARED = (PAGE - 16) // 2 - 2  # bytes of a record that shares a page with others
+
 HEAD = _HEAD.size
 unpack_head = _HEAD.unpack_from
-CHECK = _CHECK
 
 
 class Entry(NamedTuple):
@@ -60,6 +62,8 @@ class Entry(NamedTuple):
     same bytes does not find it."""
     frequency: int
     """0 unless it was demoted."""
+    size: int
+    """Bytes of the file that it takes, some more rather than less."""
 
 
 def entry(item: Item, frequency: int = 0) -> Entry:
@@ -69,8 +73,12 @@ def entry(item: Item, frequency: int = 0) -> Entry:
     if lifetime is not None:
         expiry = min(int(time.time() * 1000) + lifetime, _NEVER)
     shown = -expiry if long else expiry if expiry < _NEVER else 0
-    record = _HEAD.pack(shown, shown ^ _CHECK) + data
-    return Entry(stored(key), record, expiry, long, frequency)
+    record = _HEAD.pack(shown, shown ^ CHECK) + data
+    key = stored(key)
+    beside = 2 * len(key) + _META.size + 32
+    size = len(key) + 8 + len(record)
+    size = size + size // 2 if size <= _SHARED else -(-(len(record) + 16) // PAGE) * PAGE
+    return Entry(key, record, expiry, long, frequency, size + beside)
 
 
 def stored(key: bytes) -> bytes:
@@ -80,16 +88,20 @@ def stored(key: bytes) -> bytes:
 
 def alive(record: bytes, long: bool) -> bool:
     """Whether a record is of such a key, and has not expired."""
-    expiry, check = unpack_head(record)
-    if expiry ^ check != _CHECK or (expiry < 0) != long:
+    if not whole(record):
+        return False
+    expiry, _ = unpack_head(record)
+    if (expiry < 0) != long:
         return False
     return bool(expiry == 0 or abs(expiry) > time.time() * 1000)
 
 
 def whole(record: bytes) -> bool:
     """Whether a record's head is as it was written."""
+    if len(record) < HEAD:
+        return False
     expiry, check = unpack_head(record)
-    return bool(expiry ^ check == _CHECK)
+    return bool(expiry ^ check == CHECK)
 
 
 class Tables:
@@ -97,14 +109,12 @@ class Tables:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._page = os.sysconf("SC_PAGESIZE")
-        self._node = (self._page - 16) // 2 - 2  # bytes that share a page with others
         # A transaction cannot use the pages that it and the one before it have freed. So these
         # are kept out of use, and some for LMDB's list of free ones and for those too scattered.
         self.chunk = min(store.bound // 128, 4 << 20)
-        self._spare = store.bound // 24 + 6 * self.chunk + 24 * self._page
+        self._spare = store.bound // 24 + 6 * self.chunk + 24 * PAGE
         self._most = store.bound - self._spare
-        self._victims = max(1, self.chunk // (2 * self._page))  # of one transaction
+        self.victims = max(1, self.chunk // (2 * PAGE))  # of one transaction
         self._credit, self._ahead = 0.0, 0  # bytes evicted in advance, and how many are to be
         self.hits: deque[bytes] = deque(maxlen=HITS)
         self.counts = dict.fromkeys(("evictions", "expirations", "refused", "damaged"), 0)
@@ -112,21 +122,22 @@ class Tables:
 
     # --- sizes
 
-    def size(self, entry: Entry) -> int:
-        """Bytes of the file that an entry takes, some more rather than less."""
-        node = len(entry.key) + 8 + len(entry.record)
-        beside = 2 * len(entry.key) + _META.size + 32
-        if node <= self._node:
-            return node + node // 2 + beside
-        return -(-(len(entry.record) + 16) // self._page) * self._page + beside
-
-    def dirt(self, entry: Entry) -> int:
-        """Bytes that a transaction writes to put it: a page of each table, too."""
-        return self.size(entry) + 2 * self._page
+    def chunks(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+        """Entries in parts for one transaction each, which writes a page of each table, too."""
+        part: list[Entry] = []
+        dirt = 0
+        for each in entries:
+            dirt += each.size + 2 * PAGE
+            if part and dirt > self.chunk:
+                yield part
+                part, dirt = [], each.size + 2 * PAGE
+            part.append(each)
+        if part:
+            yield part
 
     def fits(self, entry: Entry) -> bool:
         """Whether there can be room for an entry at all."""
-        return 2 * self.size(entry) <= self._most
+        return 2 * entry.size <= self._most
 
     def used(self, txn: Any) -> int:
         """Bytes of the pages in use."""
@@ -134,7 +145,7 @@ class Tables:
         for table in (self._store.data, self._store.meta):
             stat = txn.stat(table)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return int(pages * self._page)
+        return int(pages * PAGE)
 
     # --- changes
 
@@ -154,10 +165,10 @@ class Tables:
         """
         clock = self._take_hits(txn, HITS_AT_ONCE)
         fitting = [each for each in entries if self.fits(each)]
-        self._owe(txn, sum(map(self.size, fitting)))
-        for each in entries if len(fitting) < len(entries) else ():
-            if not self.fits(each):
-                self._pending["refused"] += 1
+        self._owe(txn, sum(each.size for each in fitting))
+        self._pending["refused"] += len(entries) - len(fitting)
+        for each in entries:
+            if not absent and not self.fits(each):
                 self.drop(txn, each.key)
         count = 0
         for each in fitting:
@@ -167,7 +178,7 @@ class Tables:
 
     def _put(self, txn: Any, entry: Entry, absent: bool, clock: int) -> bool:
         data, meta = self._store.data, self._store.meta
-        key, record, expiry, long, frequency = entry
+        key, record, expiry, long, frequency, size = entry
         here = False
         if absent or frequency:
             held = txn.get(key, db=data)
@@ -182,9 +193,7 @@ class Tables:
             frequency = max(before, frequency) if frequency else before + 1
         if not here:
             txn.put(key, record, db=data)
-        numbers = _META.pack(
-            min(frequency or 1, _MOST), min(self.size(entry), _MOST), clock, expiry
-        )
+        numbers = _META.pack(min(frequency or 1, _MOST), min(size, _MOST), clock, expiry)
         txn.put(slot, numbers + key, db=meta)
         return True
 
@@ -203,6 +212,8 @@ class Tables:
         """Write down who was asked for; the clock."""
         meta = self._store.meta
         clock = int.from_bytes(txn.get(_CLOCK) or b"", "little") % 2**63
+        if not (most and self.hits):
+            return clock
         taken = [self.hits.popleft() for _ in range(min(most, len(self.hits)))]
         clock += len(taken)
         for key, hits in Counter(taken).items():
@@ -247,13 +258,13 @@ class Tables:
 
     def _evict(self, txn: Any, size: float) -> int:
         clock, evicted, victims = self._take_hits(txn, 0), 0, 0
-        while evicted < size and victims < self._victims:
+        while evicted < size and victims < self.victims:
             entries = self._entries(txn)
             if not entries:  # what is left, no slot leads to: of damaged files
                 txn.drop(self._store.data, delete=False)
                 break
             wanted = math.ceil((size - evicted) * entries / max(1, self.used(txn)))
-            wanted = min(wanted, BATCH, self._victims - victims)
+            wanted = min(wanted, BATCH, self.victims - victims)
             evicted += self._evict_some(txn, wanted, clock)
             victims += wanted
         return evicted
