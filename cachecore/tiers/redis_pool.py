@@ -53,7 +53,8 @@ class _Pool:
         self._idle: list[Link] = []
         self._links: WeakSet[Link] = WeakSet()  # one that got lost does not count
         self._turns: deque[Future[Link]] = deque()
-        self._lock = threading.Lock()
+        # Reentrant: the collector may run anybody's finalizers where something is made under it.
+        self._lock = threading.RLock()
 
     def take(self) -> Link | None:
         """An idle connection, or one that is yet to be opened; None: wait for your turn."""
@@ -143,7 +144,7 @@ class Connections:
 
     def __init__(self, name: str, limit: int) -> None:
         self._name, self._limit = name, limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.counts: Counter[str] = Counter()
         self.closed = False
         self._begin()
@@ -275,7 +276,7 @@ class Connections:
 
     def forget(self) -> None:
         """After a fork, in the child: leave the parent's connections to it, and begin anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for pool in self._pools():
             pool.leave()
         self._begin()
