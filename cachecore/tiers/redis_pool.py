@@ -52,11 +52,15 @@ class _Pool:
         self._node, self._limit = node, limit
         self._idle: list[Link] = []
         self._links: WeakSet[Link] = WeakSet()  # one that got lost does not count
-        self._turns: deque[Future[None]] = deque()
-        self._lock = threading.Lock()
+        self._turns: deque[Future[Link]] = deque()
+        # Reentrant: the collector may run anybody's finalizers where something is made under it.
+        self._lock = threading.RLock()
 
     def take(self) -> Link | None:
-        """An idle connection, or one that is yet to be opened; None: all are in use."""
+        """An idle connection, or one that is yet to be opened; None: wait for your turn."""
+        return None if self._turns else self._next()
+
+    def _next(self) -> Link | None:
         try:
             return self._idle.pop()
         except IndexError:
@@ -69,32 +73,42 @@ class _Pool:
             return link
 
     def wait(self) -> Steps[Link]:
-        """The same, but wait for it."""
-        while True:
-            turn: Future[None] = Future()
-            self._turns.append(turn)
-            try:
-                link = self.take()  # what was given back before we queued woke nobody
-                if link is not None:
-                    turn.cancel()
-                    return link
-                yield turn
-            except BaseException:
-                if not turn.cancel():
-                    self._wake()
-                raise
+        """The same, in the order of asking: who asks later could else always be faster."""
+        turn: Future[Link] = Future()
+        self._turns.append(turn)
+        self._serve()  # what was given back before we queued
+        try:
+            yield turn
+            return turn.result()
+        except BaseException:
+            if not turn.cancel():
+                self.give(turn.result())
+            raise
 
     def give(self, link: Link) -> None:
         self._idle.append(link)
         if self._turns:
-            self._wake()
+            self._serve()
 
     def drop(self, link: Link) -> None:
         link.close()
         with self._lock:
             self._links.discard(link)
         if self._turns:
-            self._wake()
+            self._serve()
+
+    def _serve(self) -> None:
+        """Hand what there is to those who wait."""
+        while self._turns and (link := self._next()) is not None:
+            try:
+                turn = self._turns.popleft()
+            except IndexError:
+                self._idle.append(link)
+            else:
+                if turn.set_running_or_notify_cancel():
+                    turn.set_result(link)
+                else:
+                    self._idle.append(link)
 
     def shed(self) -> int:
         """Drop those that are idle; how many."""
@@ -104,12 +118,6 @@ class _Pool:
                 self.drop(self._idle.pop())
                 count += 1
         return count
-
-    def _wake(self) -> None:
-        with suppress(IndexError):
-            while not (turn := self._turns.popleft()).set_running_or_notify_cancel():
-                pass
-            turn.set_result(None)
 
     def close(self) -> None:
         """Drop what is idle, and end what is in use for its users, who drop it."""
@@ -136,7 +144,7 @@ class Connections:
 
     def __init__(self, name: str, limit: int) -> None:
         self._name, self._limit = name, limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.counts: Counter[str] = Counter()
         self.closed = False
         self._begin()
@@ -197,24 +205,10 @@ class Connections:
 
     def _steps(self, pools: _Pools, ask: Ask) -> Steps[list[Any]]:
         """Take a connection, ask, and give it back; drop it in case of any doubt."""
-        node, payload, wanted, again, _ = ask
-        pool = pools.get(node) or pools.setdefault(node, _Pool(node, self._limit))
+        pool = pools.get(ask.node) or pools.setdefault(ask.node, _Pool(ask.node, self._limit))
         link = pool.take() or (yield from pool.wait())
         try:
-            replies = None
-            if link.is_open and (again or not link.has_ended()):
-                try:
-                    replies = yield from link.exchange(payload, wanted)
-                except ENDED:
-                    if link.heard or not again or self.closed:
-                        raise
-            if replies is None:
-                if link.is_open:  # it had been closed by the server
-                    self.count("retries")
-                    self.count("dropped", 1 + pool.shed())  # those that are idle are no younger
-                yield from link.open(self._helpers)
-                self.count("made")
-                replies = yield from link.exchange(payload, wanted)
+            replies = yield from self._ask(pool, link, ask)
         except BaseException:
             if link.is_open:
                 self.count("dropped")
@@ -229,6 +223,23 @@ class Connections:
         if self.closed:
             pool.close()
         return replies
+
+    def _ask(self, pool: _Pool, link: Link, ask: Ask) -> Steps[list[Any]]:
+        """Ask on a connection, opened before if it is not, or is no longer, open."""
+        if link.is_open and (ask.again or not link.has_ended()):
+            try:
+                return (yield from link.exchange(ask.payload, ask.wanted))
+            except ENDED:
+                if link.heard or not ask.again or self.closed:
+                    raise
+        if self.closed:
+            raise TierError(f"{self._name} is closed")
+        if link.is_open:  # it had been closed by the server
+            self.count("retries")
+            self.count("dropped", 1 + pool.shed())  # those that are idle are no younger
+        yield from link.open(self._helpers)
+        self.count("made")
+        return (yield from link.exchange(ask.payload, ask.wanted))
 
     def _failure(self, pools: _Pools, ask: Ask, error: object) -> TierError:
         """What a caller is told instead of an answer."""
@@ -265,7 +276,7 @@ class Connections:
 
     def forget(self) -> None:
         """After a fork, in the child: leave the parent's connections to it, and begin anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for pool in self._pools():
             pool.leave()
         self._begin()

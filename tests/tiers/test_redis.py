@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.sentinel import Sentinel
 
-from cachecore.errors import TierError
+from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
 from cachecore.tiers.testing import TierContract
-from servers import Cluster, Sentinels, Server, redis_server, tls_redis_server
+from servers import Cluster, Sentinels, Server, eventually, redis_server, tls_redis_server
+from tiers.proxy import Proxy
 
 SLOW = 5.0  # seconds that calls may take where time is not what is tested
 
@@ -109,6 +113,55 @@ class TestCluster(TierContract):
         tier = RedisTier(f"redis+cluster://{hosts}", timeout=SLOW)
         yield tier
         tier.close()
+
+
+def test_tls_is_timed_and_verified(tls_server: Server, folder: Path) -> None:
+    trusted = f"ssl_ca_certs={folder}/tls/cert.pem"
+    with Proxy(tls_server.port) as proxy:
+        url = f"rediss://:secret@127.0.0.1:{proxy.port}"
+        tier = RedisTier(f"{url}?{trusted}", timeout=0.2)
+        for misbehave in (proxy.stall, lambda: proxy.dribble(0.01), lambda: proxy.dribble(0.01)):
+            misbehave()
+            begin = time.monotonic()
+            with pytest.raises(TierTimeoutError):  # the handshake; then the reply
+                tier.get_many([b"a"])
+            with pytest.raises(TierTimeoutError):
+                asyncio.run(tier.aget_many([b"a"]))
+            assert time.monotonic() - begin < 1.5
+            proxy.pass_on()
+            eventually(lambda: answers(tier))
+        proxy.reset(after=100)
+        with pytest.raises(TierError, match=r"reset|EOF|closed"):
+            tier.get_many([b"a" * 1000] * 1000)
+        tier.close()
+        proxy.pass_on()
+        for options, words in [("", "certificate"), (f"?{trusted}&ssl_min_version=99", "version")]:
+            with pytest.raises((TierError, ValueError), match=words):
+                RedisTier(url + options, timeout=SLOW).get_many([b"a"])
+        assert answers(RedisTier(url, timeout=SLOW, ssl_cert_reqs="none"))
+
+
+def answers(tier: RedisTier) -> bool:
+    try:
+        return tier.get_many([b"none"]) == [None]
+    except TierError:
+        return False
+
+
+def test_without_redis_py() -> None:
+    code = """if True:
+        import sys
+        import cachecore.tiers
+        assert "redis" not in sys.modules and "ssl" not in sys.modules
+        sys.modules["redis"] = None
+        try:
+            cachecore.tiers.RedisTier
+        except ImportError as error:
+            assert 'pip install "cachecore-ml[redis]"' in str(error)
+        else:
+            raise AssertionError
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- where it is
