@@ -16,22 +16,6 @@ from cachecore.tiers.base import Item, Tier
 from cachecore.tiers.existence import ExistenceFilter
 from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import TierContract
-from servers import Server, memcached_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = memcached_server(tmp_path_factory.mktemp("memcached"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def inner(server: Server, request: pytest.FixtureRequest) -> Iterator[MemcachedTier]:
-    prefix = f"{request.node.name}:"
-    tier = MemcachedTier(f"127.0.0.1:{server.port}", timeout=5, prefix=prefix)
-    yield tier
-    tier.close()
 
 
 class TestContract(TierContract):
