@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -249,10 +248,8 @@ def test_a_server_that_stops(tmp_path_factory: pytest.TempPathFactory) -> None:
     for _ in range(2):
         with pytest.raises(TierTimeoutError):
             tier.get_many([b"a"])
-    begin = time.monotonic()
     with pytest.raises(TierError, match="is not asked"):
         tier.get_many([b"a"])
-    assert time.monotonic() - begin < 0.05
     server.send(signal.SIGCONT)
 
     def answers() -> bool:
