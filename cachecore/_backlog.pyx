@@ -104,7 +104,7 @@ cdef class Backlog:
             key, data, lifetime = items[at]
             if not self.put_one(key, data, lifetime):
                 return at
-        return count if self.idle else -1
+        return count if self.idle and count else -1
 
     cdef bint put_one(self, bytes key, object data, object lifetime) except -1:
         cdef Operation new = Operation.__new__(Operation)

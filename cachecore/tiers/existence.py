@@ -135,6 +135,6 @@ class ExistenceFilter(Wrapper):
         return {
             **self.tier.stats(),
             "spared": self._spared,
-            "filter_keys": int(min(self._bloom.approx_items, self._bloom.size_in_bits)),
+            "filter_keys": round(min(self._bloom.approx_items, self._bloom.size_in_bits)),
             "filter_overfull": int(self.overfull),
         }

@@ -18,6 +18,7 @@ except ImportError as error:
 
 BATCH = 1000  # commands that are sent before their answers are read,
 SENT = 1 << 20  # and bytes
+PIECES = 1 << 12, 1 << 16  # pymemcache copies what is left of a piece once for each line and value
 TOO_LARGE = b"SERVER_ERROR object too large for cache"
 
 Address = str | tuple[str, int]  # the path of a Unix socket, or host and port
@@ -36,6 +37,7 @@ class Wire:
         self._workers = workers
         self._socket: socket.socket | None = None
         self.end = 0.0
+        self.piece = PIECES[0]  # bytes that are read at a time; pymemcache takes any number
 
     def _left(self) -> float:
         left = self.end - time.monotonic()
@@ -91,8 +93,8 @@ class Wire:
     def sendall(self, data: bytes) -> None:
         self._open().sendall(data)
 
-    def recv(self, size: int) -> bytes:
-        return self._open().recv(size)
+    def recv(self, _: int) -> bytes:
+        return self._open().recv(self.piece)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -126,6 +128,7 @@ class Connection(Client):  # type: ignore[misc]  # it has no types
 
     def deserialize(self, key: bytes, data: bytes, flags: int) -> bytes | None:
         """What pymemcache calls for each item as it arrives; None: it has expired."""
+        self.wire.piece = min(max(PIECES[0], 8 * len(data)), PIECES[1])
         value = None if self._has_ended(flags) else data
         self.found[key] = value
         return value

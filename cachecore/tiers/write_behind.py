@@ -121,26 +121,28 @@ class WriteBehind(Wrapper):
 
     def _attend(self, items: Sequence[Any], taken: int) -> None:
         """See to it that somebody works, and that there is room for the items not taken yet."""
-        backlog = self._backlog
-        if self._writer.closed:
+        backlog, writer = self._backlog, self._writer
+        if writer.closed:
             raise TierError(f"{self.name} is closed")
         if backlog.idle:
-            self._writer.start()
+            writer.start()
         lost, end = 0, time.monotonic() + self._block_timeout
         while 0 <= taken < len(items):
             key, data, _ = items[taken]
             size = len(key) + _size_of(data)
             left = end - time.monotonic()
-            if self._blocks and size <= self._max_bytes and left > 0 and not self._writer.closed:
-                with self._writer.room:
+            if self._blocks and size <= self._max_bytes and left > 0 and not writer.closed:
+                with writer.room:
                     before, taken = taken, backlog.put(items, taken)
                     if taken == before:
-                        self._writer.room.wait(left)
+                        writer.room.wait(left)
             else:
                 lost += 1
                 backlog.lost += 1
                 backlog.lost_bytes += size
                 taken = backlog.put(items, taken + 1)
+            if backlog.idle:
+                writer.start()
         if lost:
             kind = TierTimeoutError if self._blocks else TierError
             raise kind(f"{self.name}: no room for {lost} of {len(items)} operations")

@@ -119,9 +119,11 @@ class Writer:
             thread = threading.Thread(target=self._work, name=f"{self._name}: writer", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there are too many; the next call tries again
-                self._backlog.idle = True
-                return
+            except BaseException as error:
+                self._backlog.idle = True  # the next call tries again
+                if isinstance(error, RuntimeError):  # there are too many threads
+                    return
+                raise
             self._thread = thread
             atexit.register(self.finish)
 
@@ -136,7 +138,7 @@ class Writer:
                         left -= self._write(min(left, self._batch)) or left
             except TierError:
                 pause = backoff = min(2 * backoff, BACKOFF[1])
-            except Exception as error:
+            except BaseException as error:  # without this thread everything would wait for ever
                 tell_of(error, self._work)
             else:
                 backoff = BACKOFF[0]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -15,24 +14,14 @@ from cachecore.tiers.base import Item, Tier
 from cachecore.tiers.breaker import Breaker
 from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import TierContract, eventually
-from servers import Server, memcached_server
+from servers import memcached_server
 from support import Clock
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = memcached_server(tmp_path_factory.mktemp("memcached"))
-    yield server
-    server.kill()
 
 
 class TestContract(TierContract):
     @pytest.fixture
-    def tier(self, server: Server, request: pytest.FixtureRequest) -> Iterator[Breaker]:
-        prefix = f"{request.node.name}:"
-        tier = Breaker(MemcachedTier(f"127.0.0.1:{server.port}", timeout=5, prefix=prefix))
-        yield tier
-        tier.close()
+    def tier(self, inner: MemcachedTier) -> Breaker:
+        return Breaker(inner)
 
 
 class Moody(Tier):
@@ -259,10 +248,8 @@ def test_a_server_that_stops(tmp_path_factory: pytest.TempPathFactory) -> None:
     for _ in range(2):
         with pytest.raises(TierTimeoutError):
             tier.get_many([b"a"])
-    begin = time.monotonic()
     with pytest.raises(TierError, match="is not asked"):
         tier.get_many([b"a"])
-    assert time.monotonic() - begin < 0.05
     server.send(signal.SIGCONT)
 
     def answers() -> bool:

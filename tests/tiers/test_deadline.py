@@ -20,26 +20,16 @@ from cachecore.tiers.breaker import Breaker
 from cachecore.tiers.deadline import Deadline
 from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import TierContract, eventually
-from servers import Server, memcached_server
+from servers import memcached_server
 
 DEADLINE = 0.1
 SLACK = 0.9
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = memcached_server(tmp_path_factory.mktemp("memcached"))
-    yield server
-    server.kill()
-
-
 class TestContract(TierContract):
     @pytest.fixture
-    def tier(self, server: Server, request: pytest.FixtureRequest) -> Iterator[Deadline]:
-        prefix = f"{request.node.name}:"
-        tier = Deadline(MemcachedTier(f"127.0.0.1:{server.port}", timeout=9, prefix=prefix), 5)
-        yield tier
-        tier.close()
+    def tier(self, inner: MemcachedTier) -> Deadline:
+        return Deadline(inner, 5)
 
 
 def late(call: Callable[[], object]) -> None:

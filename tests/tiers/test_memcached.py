@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -166,12 +167,20 @@ def test_servers_by_name(servers: list[Server], prefix: str) -> None:
 def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     command = ["memcached", "-s", str(path), *(["-u", "root"] if os.getuid() == 0 else [])]
-    with subprocess.Popen(command) as server:
-        eventually(path.is_socket)
+    server = subprocess.Popen(command)
+    try:
         with closing(MemcachedTier(str(path), timeout=5)) as tier:
+            eventually(lambda: listens(path))
             tier.set_many([Item(b"a", b"1")])
             assert tier.get_many([b"a"]) == [b"1"]
+    finally:
         server.kill()
+        server.wait()
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 @pytest.mark.parametrize(

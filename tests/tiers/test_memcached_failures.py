@@ -75,10 +75,9 @@ def test_a_stopped_server(server: Server, call: Callable[[Tier], object]) -> Non
         server.send(signal.SIGSTOP)
         for _ in range(2):
             fails_in_time(lambda: call(tier), TierTimeoutError)
-        begin = time.monotonic()
-        error = fails_in_time(lambda: call(tier), TierError)  # it is not asked any more
+        error = fails_in_time(lambda: call(tier), TierError)
         assert not isinstance(error, TierTimeoutError)
-        assert time.monotonic() - begin < DEADLINE
+        assert "is not asked" in str(error)
         assert tier.stats()["timeouts"] == 2
 
 
