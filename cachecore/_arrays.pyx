@@ -68,6 +68,14 @@ cdef bint is_array(object value) noexcept:
     return cnp.PyArray_Check(value)
 
 
+cdef bint holds_objects(object value) noexcept:
+    return CC_ARRAY_HOLDS_OBJECTS(<cnp.ndarray>value)
+
+
+cdef Py_ssize_t bytes_of(object value) noexcept:
+    return cnp.PyArray_NBYTES(<cnp.ndarray>value)
+
+
 cdef bint read_only(object buffer):
     """True when nobody can get a writable buffer of it."""
     cdef Py_buffer view

@@ -18,6 +18,7 @@ cdef class Sealed:
 
 
 @cython.final
+@cython.no_gc
 cdef class Later:
     cdef object key
     cdef object value

@@ -254,6 +254,7 @@ def seal(key, value, Codec codec not None, *, int64_t written, int64_t soft, int
 
 
 @cython.final
+@cython.no_gc  # what does not change is in no cycle
 @cython.freelist(64)
 cdef class Later:
     """What a tier is to keep of a value that does not change, made when it is needed: call it."""

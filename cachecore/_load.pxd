@@ -46,7 +46,9 @@ cdef class Tagged:
 
 @cython.final
 cdef class Level:
-    cdef public object tier
+    cdef readonly object tier
+    cdef object set_many              # of the tier
+    cdef bint lazy                    # the tier takes functions for data
     cdef public object ledger         # the writes it has missed; None: none
     cdef public bint exclusive        # it keeps what left the innermost cache, and only that
     cdef public uint64_t generation

@@ -65,7 +65,8 @@ class Failed:
 
 @final
 class Level:
-    tier: Tier
+    @property
+    def tier(self) -> Tier: ...
     ledger: Ledger | None
     exclusive: bool
     generation: int

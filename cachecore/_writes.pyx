@@ -2,7 +2,7 @@
 
 from libc.stdint cimport INT64_MAX, int64_t
 
-from cachecore._arrays cimport is_array
+from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
 from cachecore._load cimport Level, Load
 from cachecore._tiered cimport Tiered
@@ -45,9 +45,16 @@ cdef class TieredWrites(Tiered):
         cdef Level level
         cdef Later later
         cdef int64_t now, soft, hard
+        cdef Py_ssize_t size
         if self.slow or self.around or not cc_key_is_plain(key):
             return False
-        if type(value) not in self.writable or (is_array(value) and value.dtype.hasobject):
+        if type(value) is bytes:
+            size = len(<bytes>value)
+        elif is_array(value) and not holds_objects(value):
+            size = bytes_of(value)
+        else:
+            return False
+        if type(value) not in self.writable:
             return False
         if ttl is not None and not (type(ttl) is float and ttl > 0):
             return False
@@ -75,17 +82,21 @@ cdef class TieredWrites(Tiered):
                 later.key, later.value, later.codec = key, value, self.codec
                 later.written, later.soft, later.hard = now, soft, hard
                 later.generation, later.namespace = level.generation, self.prefix
-                later.nbytes = len(<bytes>value) if type(value) is bytes else value.nbytes
+                later.nbytes = size
                 lifetime = None if hard == NEVER else max(1, hard - now)
                 try:
-                    data = later if level.tier.lazy else later()
+                    data = later if level.lazy else later()
                     item = (joined(self.prefix, key), data, lifetime)
-                    level.tier.set_many([tuple.__new__(self.item, item)])
+                    level.set_many([tuple.__new__(self.item, item)])
                 except BaseException as error:
                     self.set_missed(level, key, value, now, soft, hard, error)
                 else:
                     level.writes += 1
-                    level.bytes_written += later.nbytes
+                    level.bytes_written += size
         finally:
-            self.land(load, (key,))
+            if load.waiters is None and self.flights.get(key) is load:
+                del self.flights[key]
+                load.ended = True
+            else:
+                self.land(load, (key,))
         return True
