@@ -47,8 +47,9 @@ cdef class Tagged:
 @cython.final
 cdef class Level:
     cdef readonly object tier
-    cdef object set_many              # of the tier
+    cdef object get_many, set_many    # of the tier
     cdef bint lazy                    # the tier takes functions for data
+    cdef public bint plain            # and plain tuples for items
     cdef public object ledger         # the writes it has missed; None: none
     cdef public bint exclusive        # it keeps what left the innermost cache, and only that
     cdef public uint64_t generation

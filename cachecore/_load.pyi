@@ -69,6 +69,7 @@ class Level:
     def tier(self) -> Tier: ...
     ledger: Ledger | None
     exclusive: bool
+    plain: bool
     generation: int
     generation_read: int
     generation_key: bytes

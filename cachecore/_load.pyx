@@ -87,7 +87,7 @@ cdef class Level:
 
     def __init__(self, tier, bytes prefix, exclusive):
         self.tier = tier
-        self.set_many, self.lazy = tier.set_many, tier.lazy
+        self.get_many, self.set_many, self.lazy = tier.get_many, tier.set_many, tier.lazy
         self.exclusive = exclusive
         self.generation_key = prefix + b"\0generation"
         self.tags = {}

@@ -446,7 +446,7 @@ cdef object perform(Tiered self, tuple call):
     cdef int op = call[0]
     level, arg = call[1], call[2]
     if op == OP_GET:
-        return (<Level>level).tier.get_many(arg)
+        return (<Level>level).get_many(arg)
     if op == OP_RUN:
         return drive(self, <Load>level, arg)
     return self.perform(op, level, arg)  # what takes longer

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from cachecore._tiered import Tiered
 from cachecore.tiers.base import Item
-from typing_extensions import disjoint_base
 
 @disjoint_base
 class TieredWrites(Tiered):

@@ -17,6 +17,7 @@ cdef int64_t NEVER = INT64_MAX
 cdef class TieredWrites(Tiered):
     """A cache with tiers that can be written to."""
 
+    cdef Load spare                # of a write that has ended
     cdef public object item        # the type of what tiers are given
     cdef public bint around        # writes go to the last tier only
     cdef public bint strict        # a tier that does not take a write is an error
@@ -68,7 +69,11 @@ cdef class TieredWrites(Tiered):
                 return False
         soft = self.expiry(now, self.lifetime if ttl is None else ttl)
         hard = self.end(soft)
-        load = Load.__new__(Load)
+        load = self.spare
+        self.spare = None
+        if load is None:
+            load = Load.__new__(Load)
+        load.ended = False
         load.write = load.writing = True
         self.flights[key] = load
         try:
@@ -87,7 +92,7 @@ cdef class TieredWrites(Tiered):
                 try:
                     data = later if level.lazy else later()
                     item = (joined(self.prefix, key), data, lifetime)
-                    level.set_many([tuple.__new__(self.item, item)])
+                    level.set_many([item if level.plain else tuple.__new__(self.item, item)])
                 except BaseException as error:
                     self.set_missed(level, key, value, now, soft, hard, error)
                 else:
@@ -97,6 +102,7 @@ cdef class TieredWrites(Tiered):
             if load.waiters is None and self.flights.get(key) is load:
                 del self.flights[key]
                 load.ended = True
+                self.spare = load  # whoever has found it meanwhile looks again after its next end
             else:
                 self.land(load, (key,))
         return True

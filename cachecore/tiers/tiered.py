@@ -27,6 +27,7 @@ from cachecore.tiers.loading import Loader
 from cachecore.tiers.policy import Policy, check_arguments
 from cachecore.tiers.scope import Scoped
 from cachecore.tiers.stats import TieredStats, collect
+from cachecore.tiers.write_behind import WriteBehind
 
 _log = logging.getLogger("cachecore")
 _caches: weakref.WeakSet[TieredCache] = weakref.WeakSet()
@@ -151,6 +152,8 @@ class TieredCache(Scoped):
         self.levels = [
             Level(tier, self.prefix, exclusive and at == 0) for at, tier in enumerate(self.tiers)
         ]
+        for level in self.levels:
+            level.plain = type(level.tier) is WriteBehind
         self.background = Background()
         if self.tiers and (exclusive or not self.tiers[0].shared):
             self.hand_down()
