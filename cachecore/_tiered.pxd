@@ -7,6 +7,9 @@ from cachecore._envelope cimport Sealed
 from cachecore._load cimport Level, Load
 from cachecore._payload cimport Codec
 
+cdef enum:
+    BELIEVED_MS = 1000  # how long a generation that was read is believed
+
 
 cdef class Tiered:
     cdef public Cache l0  # these two first: cc_tiered.h declares them too

@@ -12,13 +12,12 @@ two steps that belong together no Python code runs, so the GIL makes them one.
 
 from cpython.object cimport PyObject, PyTypeObject
 from libc.math cimport INFINITY, log
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
 from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, current_era
-from cachecore._payload cimport Codec
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
@@ -41,7 +40,6 @@ NEVER = INT64_MAX
 GENERATION_MS = BELIEVED_MS  # how long a generation that was read is believed
 
 cdef enum:
-    BELIEVED_MS = 1000
     SAME_MS = 20  # by which times that went through two clocks may differ
 
 cdef double FAR_SECONDS = 3e9  # as good as never, and finite

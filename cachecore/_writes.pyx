@@ -5,12 +5,9 @@ from libc.stdint cimport INT64_MAX, int64_t
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
 from cachecore._load cimport Level, Load
-from cachecore._tiered cimport Tiered
+from cachecore._tiered cimport BELIEVED_MS, Tiered
 from cachecore.cc_tiered cimport cc_key_is_plain
 
-from cachecore._tiered import GENERATION_MS
-
-cdef int64_t BELIEVED_MS = GENERATION_MS
 cdef int64_t NEVER = INT64_MAX
 
 
