@@ -37,8 +37,7 @@ class Load:
     parent: Load | None
     waits: list[Load] | None
     sealed: dict[Any, Any]
-    @property
-    def thread(self) -> int: ...
+    thread: int
     @property
     def era(self) -> int: ...
     @property

@@ -35,6 +35,7 @@ cdef class Tiered:
     cdef public uint64_t negative_hits, overtaken
 
     cdef int64_t now(self) except? -1
+    cdef list writing(self, keys)
     cdef object look(self, object key, Load load)
     cdef object stale(self, object key, object value, int64_t soft, int64_t now, Load load)
     cdef bint accept(self, Load load, object key, object data, int64_t now, Level level) except -1

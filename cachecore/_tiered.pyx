@@ -11,6 +11,7 @@ two steps that belong together no Python code runs, so the GIL makes them one.
 """
 
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY, log
 from libc.stdint cimport INT64_MAX, int64_t
 
@@ -98,8 +99,11 @@ cdef class Tiered:
     def missed_many(self, keys):
         """The values of keys that the innermost cache does not tell, a dict; for threads."""
         cdef Load load = Load()
-        self.check_caller()
+        if self.closed:
+            self.check_caller()
         found, rest = self.look_many(keys, load)
+        if self.awaits and (rest or load.refresh is not None):
+            self.check_caller()
         if rest:
             found.update(run(self, self.fetch(rest, load)))
         if load.refresh is not None:
@@ -188,7 +192,8 @@ cdef class Tiered:
                 if now < soft + self.error_ms:
                     load.remember(key, value)
                 return FETCH
-            if key not in self.flights and key not in self.cooling:
+            other = self.flights.get(key)
+            if (other is None or other is load) and key not in self.cooling:
                 if load.refresh is None:
                     load.refresh = {}
                 load.refresh[key] = soft
@@ -204,7 +209,7 @@ cdef class Tiered:
         cdef Load other
         for key in keys:
             other = self.flights.get(key)
-            if other is None or other.era != current_era():
+            if is_over(other):
                 self.flights[key] = load
                 mine.append(key)
             else:
@@ -216,17 +221,31 @@ cdef class Tiered:
 
         A write overtakes a load, unless that has begun to write its tiers.
         """
-        cdef list mine = [], others = []
-        cdef Load other
+        cdef list mine = [], others = self.writing(keys)
         load.write = load.writing = True
         for key in keys:
-            other = self.flights.get(key)
-            if other is None or other.era != current_era() or not other.writing:
+            if is_over(self.flights.get(key)) or not (<Load>self.flights[key]).writing:
                 self.flights[key] = load
                 mine.append(key)
-            elif other is not load:
-                others.append(other)
         return mine, others
+
+    def claim_writes(self, Load load, keys):
+        """Claim all of the keys, or none: who waits holds nothing, so that two never wait for each
+        other. The loads to wait for."""
+        cdef list others = self.writing(keys)
+        if not others:
+            self.claim_write(load, keys)
+        return others
+
+    cdef list writing(self, keys):
+        """The loads that write some of the keys."""
+        cdef Load other
+        cdef list found = []
+        for key in keys:
+            other = self.flights.get(key)
+            if not is_over(other) and other.writing:
+                found.append(other)
+        return found
 
     def land(self, Load load, keys):
         """End a load: its keys are free, and who waited goes on."""
@@ -312,7 +331,12 @@ cdef class Tiered:
             if datas is None or len(datas) != len(wires):
                 continue
             if len(wires) > count:
-                yield from self.generation_found(level, datas[count], now)
+                try:
+                    yield from self.generation_found(level, datas[count], now)
+                except Exception as error:
+                    level.failed(error)
+                    failed.append(level)
+                    continue
             found, rest = [], left
             for i in range(count):
                 data = datas[i]
@@ -322,8 +346,9 @@ cdef class Tiered:
                     found.append(ask[i])
                 else:
                     sealed = load.doubtful
-                    if sealed is not None and (yield from self.tags_hold(level, sealed.tags, now)):
-                        self.take(load, ask[i], sealed, now)
+                    if (sealed is not None
+                            and (yield from self.tags_hold(level, sealed.tags, now))
+                            and self.take(load, ask[i], sealed, now)):
                         found.append(ask[i])
                     else:
                         rest.append(ask[i])
@@ -340,6 +365,9 @@ cdef class Tiered:
         level.bytes_read += len(data)
         if self.raw:
             soft, hard = self.lifetimes(now, None)
+            if load.sealed is None:
+                load.sealed = {}
+            load.sealed[key] = self.sealed_now(now, soft, hard)
             self.keep(load, key, data, now, soft, hard, soft)
             return True
         found = opened(data, key, self.codec, now, level.generation, self.prefix)
@@ -359,6 +387,12 @@ cdef class Tiered:
         """Keeps what a tier had, unless it is too old."""
         cdef int64_t soft = sealed.soft, hard = sealed.hard, due
         cdef double spent
+        # Whoever wrote it may have another policy.
+        cdef int64_t most = max(self.revalidate_ms, self.error_ms)
+        if soft < hard - most:
+            hard = soft + most
+            if hard <= now:
+                return False
         due = soft
         if load.known is not None and soft <= <int64_t>load.known[key] + SAME_MS:
             load.remember(key, sealed.value)
@@ -473,6 +507,7 @@ cdef object run(Tiered self, object steps):
 
 cdef object drive(Tiered self, Load load, list keys):
     """Runs a load to its end in this thread."""
+    load.thread = PyThread_get_thread_ident()
     try:
         run(self, self.steps(load, keys))
     except BaseException as error:
@@ -520,10 +555,10 @@ cdef object missed(object cache, object key, object default):
     if self.slow:
         value = self.missed_many([key])[key]
         return default if value is MISSING else value
-    if self.awaits:
-        self.check_caller()
     load = Load.__new__(Load)
     value = self.look(key, load)
+    if self.awaits and (value is FETCH or load.refresh is not None):
+        self.check_caller()
     if value is FETCH:
         if key in self.flights:
             value = run(self, self.fetch([key], load))[key]
@@ -536,6 +571,11 @@ cdef object missed(object cache, object key, object default):
     if load.refresh is not None:
         self.refresh_later(load.refresh)
     return default if value is MISSING else value
+
+
+cdef bint is_over(Load load) noexcept:
+    """Whether nobody is at it any more: it is none, its thread was not forked, its loop is gone."""
+    return load is None or load.era != current_era() or load.failure is not None
 
 
 cdef object no_key(object key):

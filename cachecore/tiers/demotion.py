@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachecore._load import DEMOTE, Load, Tagged
+from cachecore._envelope import Sealed, unseal
+from cachecore._load import DEMOTE, GET, WAIT, Level, Load, Tagged
 from cachecore._tiered import NEVER, clock_ahead, leaves_to, run_sync
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls
@@ -51,7 +52,11 @@ class Demoting(Writing):
     def _demote_steps(self) -> Calls:
         level, load, now = self.levels[0], Load(), self.now_ms()
         load.values, load.sealed = {}, {}
-        claimed, _ = self.claim_write(load, list(self.leaving)[:BATCH])
+        claimed, others = self.claim_write(load, list(self.leaving)[:BATCH])
+        if not claimed:
+            for other in others[:1]:
+                yield WAIT, None, other
+            return
         try:
             frequencies: list[int] = []
             for key in claimed:
@@ -63,7 +68,7 @@ class Demoting(Writing):
             keys = list(load.values)
             try:
                 yield from self.current(load, level, keys, now)
-                items = self.items(load, level, keys, now)
+                items = yield from self._demoted(load, level, keys, now)
                 yield DEMOTE, level, (items, frequencies)
                 self.demotions += len(items)
             except Exception as error:
@@ -71,3 +76,19 @@ class Demoting(Writing):
                 self.demotions_lost += len(keys)
         finally:
             self.land(load, claimed)
+
+    def _demoted(self, load: Load, level: Level, keys: list[Any], now: int) -> Calls:
+        """What the tier is to keep: where it has a value of another process's, or of ours, that one,
+        for it is not older.
+        """
+        items = self.items(load, level, keys, now)
+        datas = yield GET, level, [item.key for item in items]
+        for at, (key, data) in enumerate(zip(keys, datas, strict=True)):
+            if self.raw and data is not None:
+                items[at] = items[at]._replace(data=data)
+            elif data is not None:
+                held = unseal(data, key, self.codec, now, level.generation, self.prefix)
+                if isinstance(held, Sealed):
+                    lifetime = None if held.hard == NEVER else max(1, held.hard - now)
+                    items[at] = items[at]._replace(data=data, lifetime=lifetime)
+        return items

@@ -28,6 +28,7 @@ class Filling(Generations):
         yield from self.write_levels(load, keys, levels, failed, now)
         level = self.levels[at]
         if level.exclusive:
+            load.writing = True  # what leaves again meanwhile is not handed down before
             yield from self._try(level, DELETE, wire_keys(self.prefix, keys))
 
     def write_levels(
@@ -37,17 +38,15 @@ class Filling(Generations):
         levels = [level for level in levels if level not in failed and level.ledger is None]
         if not levels:
             return
+        load.writing = True  # first: from here on no write takes a key away
         keys = [key for key in keys if self.flights.get(key) is load]
-        load.writing = True
         for level in levels:
             if not keys:
                 break
             try:
                 yield from self.current(load, level, keys, now)
-                items = self.items(load, level, keys, now)
+                keys, items = self.writable_items(load, level, keys, now)
                 yield SET, level, items
-            except UnwritableError:
-                raise
             except Exception as error:
                 level.failed(error)
                 failed.append(level)
@@ -75,11 +74,36 @@ class Filling(Generations):
             lifetime = None if sealed.hard == NEVER else max(1, sealed.hard - now)
             try:
                 items.append(Item(wire, self._data(level, key, value, sealed), lifetime))
-            except (TypeError, ValueError) as error:
+            except Exception as error:
                 raise UnwritableError(
                     f"the value of key {key!r} cannot be written: {error}"
                 ) from error
         return items
+
+    def writable_items(
+        self, load: Load, level: Level, keys: list[Any], now: int
+    ) -> tuple[list[Any], list[Item]]:
+        """The keys whose values the codec can write down, and their items. To the others it is as
+        if their loader had raised what it says.
+        """
+        try:
+            return keys, self.items(load, level, keys, now)
+        except UnwritableError:
+            good: list[Any] = []
+            items: list[Item] = []
+        for key in keys:
+            try:
+                items += self.items(load, level, [key], now)
+            except UnwritableError as error:
+                load.errors = {**(load.errors or {}), key: error}
+                if self.flights.get(key) is load:
+                    self.l0.delete(key)
+            else:
+                good.append(key)
+        return good, items
+
+    def sealed_now(self, now: int, soft: int, hard: int) -> Any:
+        return Loaded(now, soft, hard, 0.0)
 
     def _data(self, level: Level, key: Any, value: Any, sealed: Any) -> bytes:
         if self.raw:
@@ -126,7 +150,7 @@ class Filling(Generations):
         except Exception as error:
             values = [Failed(error)] * len(keys)
         spent = perf_counter() - begin
-        self.told("load", len(keys), spent)
+        self.told(load, "load", len(keys), spent)
         now = self.now_ms()
         kept, gone = [], []
         load.sealed = load.sealed or {}

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable
 from hashlib import blake2b
 from typing import Any
 
-from cachecore._load import ADD, GET, Level
+from cachecore._load import ADD, GET, Level, Load
 from cachecore._tiered import GENERATION_MS
 from cachecore._writes import TieredWrites
 from cachecore.tiers.base import Item
@@ -60,7 +60,7 @@ class Generations(TieredWrites):
         )
         known, level.generation, level.generation_read = level.generation, number, now
         if known not in (0, number):  # somebody else has invalidated the namespace
-            yield from self.void_steps(None, own=level.tier.shared)
+            yield from self.void_steps(None, news_of=level)
 
     def generation_known(self, level: Level, now: int) -> Calls:
         """Read a tier's generation where that was long ago; raises what the tier raises."""
@@ -78,7 +78,7 @@ class Generations(TieredWrites):
                 found = int.from_bytes((yield from self._renewed(level, key, data)), "little")
                 known, level.tags[number] = level.tags.get(number, (found, 0))[0], (found, now)
                 if known != found:
-                    yield from self.void_steps(number, own=level.tier.shared)
+                    yield from self.void_steps(number, news_of=level)
         return tuple((number, level.tags[number][0]) for number in numbers)
 
     def tags_hold(self, level: Level, tags: tuple[tuple[int, int], ...], now: int) -> Calls:
@@ -89,11 +89,17 @@ class Generations(TieredWrites):
             level.failed(error)
             return False
 
-    def void_steps(self, number: int | None, own: bool = False) -> Calls:
+    def void_steps(
+        self, number: int | None, own: bool = False, news_of: Level | None = None
+    ) -> Calls:
         """Make the namespace or a tag void: see writing.py."""
         raise NotImplementedError
 
-    def told(self, event: str, keys: int, spent: float) -> None:
+    def sealed_now(self, now: int, soft: int, hard: int) -> Any:
+        """What an envelope would say of a value that had none: see filling.py."""
+        raise NotImplementedError
+
+    def told(self, load: Load, event: str, keys: int, spent: float) -> None:
         """Tell whoever wants to know of an event: see tiered.py."""
         raise NotImplementedError
 

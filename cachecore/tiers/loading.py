@@ -15,10 +15,12 @@ def aligned(values: Any, keys: Sequence[Any]) -> list[Any]:
     """What `loader_many` returned, as a list aligned with the keys; MISSING where it has none."""
     if isinstance(values, Mapping):
         return [values.get(key, MISSING) for key in keys]
-    if isinstance(values, (str, bytes)) or not hasattr(type(values), "__len__"):
+    kind = type(values)
+    if issubclass(kind, (str, bytes)) or not (
+        hasattr(kind, "__len__") and hasattr(kind, "__getitem__")
+    ):
         raise TypeError(
-            "loader_many must return a list of values or a mapping by key, "
-            f"not {type(values).__name__}"
+            f"loader_many must return a list of values or a mapping by key, not {kind.__name__}"
         )
     if len(values) != len(keys):
         raise ValueError(f"loader_many returned {len(values)} values for {len(keys)} keys")

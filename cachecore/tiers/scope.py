@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from cachecore.tiers.generations import Calls
 from cachecore.tiers.warming import Warming
 
 # By the id of a cache: what the block that this code is in has looked up.
@@ -23,6 +24,7 @@ class Scoped(Warming):
         """What is looked up in the block, in this thread or task, is remembered for the block.
 
         A key looked up twice has the same value both times, whatever happens to it meanwhile. A
+        write or an invalidation by the block itself is seen by it. A
         block within the block, and tasks begun in it, share what it remembers. Hits in it are not
         plain C.
         """
@@ -43,6 +45,11 @@ class Scoped(Warming):
         blocks = _blocks.get()
         return None if blocks is None else blocks.get(id(self))
 
+    def seen(self, keys: Iterable[Any] | None, steps: Calls) -> Calls:
+        """The steps of a write; then the block looks its keys up anew, or all if they are None."""
+        scope = self.scope()
+        return steps if scope is None else _forgetting(scope, keys, steps)
+
     def missed_many(self, keys: Sequence[Any]) -> dict[Any, Any]:
         scope = self.scope()
         if scope is None:
@@ -51,3 +58,11 @@ class Scoped(Warming):
         if rest:
             scope.update(super().missed_many(rest))
         return {key: scope[key] for key in keys}
+
+
+def _forgetting(scope: dict[Any, Any], keys: Iterable[Any] | None, steps: Calls) -> Calls:
+    try:
+        return (yield from steps)
+    finally:
+        for key in list(scope) if keys is None else keys:
+            scope.pop(key, None)

@@ -60,6 +60,13 @@ async def load(cache: TieredCache, load: Load, keys: list[Any]) -> None:
         raise load.failure
 
 
+def own() -> Load:
+    """A load that this task runs itself."""
+    load = Load()
+    load.loop = asyncio.get_running_loop()
+    return load
+
+
 def start(cache: TieredCache, load: Load, keys: list[Any]) -> None:
     """Begin a load of keys that it has claimed."""
     load.loop = asyncio.get_running_loop()
@@ -78,4 +85,5 @@ async def _run_load(cache: TieredCache, load: Load, keys: list[Any]) -> None:
     finally:
         cache.land(load, keys)
         if load.refresh:
-            cache.refresh_later(load.refresh)
+            refresh, load.refresh = load.refresh, None
+            cache.refresh_later(refresh)

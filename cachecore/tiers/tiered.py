@@ -8,6 +8,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from cachecore.tiers.loading import Loader
 from cachecore.tiers.policy import Policy, check_arguments
 from cachecore.tiers.scope import Scoped
 from cachecore.tiers.stats import TieredStats, collect
+from cachecore.tiers.waiting import inside
 from cachecore.tiers.write_behind import WriteBehind
 
 _log = logging.getLogger("cachecore")
@@ -34,6 +36,7 @@ _caches: weakref.WeakSet[TieredCache] = weakref.WeakSet()
 _ABSENT = 100_000  # keys known to have no value, at most
 _COOLING = 10_000  # keys whose refresh has failed of late, at most
 _WRITABLE = {DefaultCodec: (bytes, np.ndarray), ArrayCodec: (np.ndarray,), Raw: (bytes,)}
+MOST_TAGS = 65_535  # of one value, that an envelope has place for
 _FLUSH = 5.0  # seconds that close() may take to hand down and to make up for what was missed
 
 
@@ -216,7 +219,7 @@ class TieredCache(Scoped):
         self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> None:
         """The same as `set`, in a task."""
-        await tasks.run(self, self._setting({key: value}, ttl, tags))
+        await tasks.run(self, self._setting({key: value}, ttl, tags, tasks.own()))
 
     async def aset_many(
         self,
@@ -226,7 +229,7 @@ class TieredCache(Scoped):
         tags: Iterable[str] = (),
     ) -> None:
         """The same as `set_many`, in a task."""
-        await tasks.run(self, self._setting(dict(items), ttl, tags))
+        await tasks.run(self, self._setting(dict(items), ttl, tags, tasks.own()))
 
     def check_open(self, keys: Iterable[Any]) -> None:
         """Raises what there is to say against a write of keys."""
@@ -236,17 +239,25 @@ class TieredCache(Scoped):
             if type(key) not in (str, int, bytes):
                 raise TypeError(f"a key must be a str, bytes or int, not {type(key).__name__}")
 
-    def _setting(self, values: dict[Any, Any], ttl: float | None, tags: Iterable[str]) -> Any:
+    def _setting(
+        self,
+        values: dict[Any, Any],
+        ttl: float | None,
+        tags: Iterable[str],
+        load: Load | None = None,
+    ) -> Any:
         self.check_open(values)
+        if any(value is MISSING for value in values.values()):
+            raise TypeError("value must not be MISSING, which means that there is none")
         if isinstance(tags, str):
             raise TypeError("tags must be an iterable of str, not one str")
         tags = list(tags)
         if tags and self.raw:
             raise ValueError("tags do not go with codec='raw', which has no place for them")
-        scope = self.scope()
-        if scope is not None:
-            scope.update(values)
-        return self.set_steps(values, None if ttl is None else seconds(ttl, "ttl"), tags)
+        if len(tags) > MOST_TAGS:
+            raise ValueError(f"tags must be at most {MOST_TAGS}, not {len(tags)}")
+        ttl = None if ttl is None else seconds(ttl, "ttl")
+        return self.seen(values, self.set_steps(values, ttl, tags, load or Load()))
 
     def delete(self, key: Any) -> bool:
         """Delete a key here and in the tiers; False if none of them had it."""
@@ -262,15 +273,13 @@ class TieredCache(Scoped):
 
     async def adelete_many(self, keys: Iterable[Any]) -> int:
         """The same as `delete_many`, in a task."""
-        return int(await tasks.run(self, self._deleting(keys)))
+        return int(await tasks.run(self, self._deleting(keys, tasks.own())))
 
-    def _deleting(self, keys: Iterable[Any]) -> Any:
-        keys = list(dict.fromkeys(sequence_of(keys)))
+    def _deleting(self, keys: Iterable[Any], load: Load | None = None) -> Any:
+        keys = sequence_of(keys)
         self.check_open(keys)
-        scope = self.scope()
-        if scope is not None:
-            scope.update(dict.fromkeys(keys, MISSING))
-        return self.delete_steps(keys)
+        keys = list(dict.fromkeys(keys))
+        return self.seen(keys, self.delete_steps(keys, load or Load()))
 
     def invalidate(self, name: str) -> None:
         """Make everything void that is in a namespace (this cache's), or that has a tag.
@@ -293,7 +302,7 @@ class TieredCache(Scoped):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         if self.raw and self.levels:
             raise ValueError("codec='raw' has no generations: delete the keys")
-        return self.invalidate_steps(name)
+        return self.seen(None, self.invalidate_steps(name))
 
     # --- calls that a generator yields
 
@@ -304,7 +313,7 @@ class TieredCache(Scoped):
     def refresh_later(self, refresh: dict[Any, int]) -> None:
         """Have keys loaded anew, in the background; `refresh` has the expiry to improve on."""
         load = Load()
-        load.known = refresh
+        load.known, load.thread = refresh, 0
         keys, _ = self.claim(load, list(refresh))
         if not keys:
             return
@@ -314,11 +323,12 @@ class TieredCache(Scoped):
             self.refreshes_dropped += len(keys)
             self.land(load, keys)
 
-    def told(self, event: str, keys: int, spent: float) -> None:
+    def told(self, load: Load, event: str, keys: int, spent: float) -> None:
         """Call on_event; what it raises is nobody's business here."""
         if self._on_event is not None:
             try:
-                self._on_event(event, keys, spent)
+                with inside(load):
+                    self._on_event(event, keys, spent)
             except Exception:
                 _log.exception("cachecore: on_event failed")
 
@@ -338,19 +348,20 @@ class TieredCache(Scoped):
             return
         self.closed = True
         self.slow += 1
-        for source in self.sources:
-            source.stop()
-        if self.keys_file is not None:
-            self.save_keys(self.keys_file)
-        for level in self.levels:
-            if level.ledger is not None:
-                self.background.submit(self.replay, level)
-        if self.leaving:
-            self.background.submit(self.demote)
-        self.background.close(_FLUSH)
-        for tier in self.tiers:
-            tier.close()
-        self.l0.clear()
+        with ExitStack() as rest:  # from the last to the first, whatever is raised
+            rest.callback(self.l0.clear)
+            for tier in reversed(self.tiers):
+                rest.callback(tier.close)
+            rest.callback(self.background.close, _FLUSH)
+            for source in self.sources:
+                source.stop()
+            for level in self.levels:
+                if level.ledger is not None:
+                    self.background.submit(self.replay, level)
+            if self.leaving:
+                self.background.submit(self.demote)
+            if self.keys_file is not None:
+                self.save_keys(self.keys_file)
 
     async def aclose(self) -> None:
         """The same as `close`, from a coroutine."""

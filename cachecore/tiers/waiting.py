@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from threading import Lock
+from threading import Lock, get_ident
 from typing import TYPE_CHECKING
 
 from cachecore._load import Load
@@ -113,6 +113,8 @@ def wait(load: Load) -> bool:
             "a task of this event loop is loading that key: this call would wait for it forever; "
             "use the asynchronous method"
         )
+    if load.loop is None and load.thread == get_ident():
+        return load.ended  # this is a finaliser or a signal handler, amid it
     with _waiting(load) as possible:
         if not possible:
             return False

@@ -39,23 +39,25 @@ class Writing(Filling):
 
     def _claimed(self, load: Load, keys: Iterable[Any]) -> Calls:
         """Claim keys for a write, after the writes before it."""
-        rest = list(keys)
-        while rest:
-            for other in self.claim_write(load, rest)[1]:
-                yield WAIT, None, other
-            rest = [key for key in rest if self.flights.get(key) is not load]
+        while others := self.claim_writes(load, keys):
+            for other in others:
+                if not (yield WAIT, None, other):
+                    raise RecursionError("this very key is being written, and that waits for this")
 
-    def set_steps(self, values: dict[Any, Any], ttl: float | None, tags: Sequence[str]) -> Calls:
+    def set_steps(
+        self, values: dict[Any, Any], ttl: float | None, tags: Sequence[str], load: Load
+    ) -> Calls:
         """A generator that sets keys here and in the tiers."""
         now = self.now_ms()
         numbers = [tag_number(tag) for tag in tags]
-        load = Load()
         load.values, load.sealed = {}, {}
         for key, value in values.items():
             soft, hard = self.lifetimes(now, ttl)
             load.sealed[key] = Loaded(now, soft, hard, 0.0, tuple((n, 0) for n in numbers))
             if self.levels:
                 self._check(key, value)
+        if self.levels:
+            wire_keys(self.prefix, values)  # ValueError, if it cannot be
         try:
             yield from self._claimed(load, values)
             for key, value in values.items():
@@ -121,9 +123,9 @@ class Writing(Filling):
         if self.strict:
             raise TierError(f"{level.tier.name} did not take the write: {error}") from error
 
-    def delete_steps(self, keys: list[Any]) -> Calls:
+    def delete_steps(self, keys: list[Any], load: Load) -> Calls:
         """A generator that deletes keys here and in the tiers; how many there were."""
-        now, load, errors = self.now_ms(), Load(), []
+        now, errors = self.now_ms(), []
         wires = wire_keys(self.prefix, keys)
         try:
             yield from self._claimed(load, keys)
@@ -252,7 +254,9 @@ class Writing(Filling):
             again.append(key)
         if again:
             yield from self.current(load, level, again, now)
-            yield SET, level, self.items(load, level, again, now)
+            good, items = self.writable_items(load, level, again, now)
+            yield SET, level, items
+            gone += wire_keys(self.prefix, [key for key in again if key not in good])
         if gone:
             yield DELETE, level, gone
         self.replayed += len(again) + len(gone)
@@ -265,20 +269,24 @@ class Writing(Filling):
         if error is not None and self.strict:
             raise TierError(f"not every tier was told: {error}") from error
 
-    def void_steps(self, number: int | None, own: bool = False) -> Calls:
+    def void_steps(
+        self, number: int | None, own: bool = False, news_of: Level | None = None
+    ) -> Calls:
         """The same for a tag's number; None: the namespace. Returns the last failure of a tier.
 
-        With `own` only in tiers that are not shared. A tier that fails is told later.
+        With `own` only in tiers that are not shared; the same with `news_of`, the tier where
+        somebody else has done this, who has told the others: to answer him would never end. A tier
+        that fails is told later.
         """
         self.overtake(list(self.flights))  # a value on its way may be concerned
-        self.leaving.clear()
         if number is None:
+            self.leaving.clear()  # what has tags does not wait there
             self.forget_here()
         else:
             self.tag_changed(number)
         failure = None
         for level in self.levels:
-            if own and level.tier.shared:
+            if level is news_of or (level.tier.shared and (own or news_of is not None)):
                 continue
             generation = fresh()
             key = level.generation_key if number is None else self.tag_key(number)

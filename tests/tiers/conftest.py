@@ -1,13 +1,84 @@
-"""A memcached that the tests of wrappers share, and a tier on it for each of them."""
+"""What tests of tiers are given: caches that are closed after them, stores, servers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cachecore import TieredCache
+from cachecore.tiers import MmapTier, RedisTier
 from cachecore.tiers.memcached import MemcachedTier
-from servers import Server, memcached_server
+from servers import Server, ask, memcached_server, redis_server
+from support import Clock
+from tiers import caches
+from tiers.caches import Counting, Make, Open, Source
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return caches.clock()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture(params=["sync", "async"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Whether methods are called as they are, or their asynchronous twins."""
+    return str(request.param)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """TieredCache with room for a thousand."""
+    with ExitStack() as stack:
+        yield lambda maxsize=1000, **settings: stack.enter_context(TieredCache(maxsize, **settings))
+
+
+@pytest.fixture
+def store_at(tmp_path: Path) -> Iterator[Open]:
+    """A memory-mapped tier that counts, by its name."""
+    opened: list[MmapTier] = []
+
+    def open_store(name: str = "store", **settings: Any) -> Counting:
+        opened.append(MmapTier(tmp_path / name, max_bytes="8MB", name=name, **settings))
+        return Counting(opened[-1])
+
+    yield open_store
+    for tier in opened:
+        tier.close()
+
+
+@pytest.fixture
+def store(store_at: Open) -> Any:
+    return store_at()
+
+
+@pytest.fixture(scope="session")
+def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = redis_server(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_url(_redis: Server) -> str:
+    """Of a server that is empty."""
+    assert ask(_redis.port, "flushall") == "OK\n"
+    return f"redis://127.0.0.1:{_redis.port}/0"
+
+
+@pytest.fixture
+def redis_tier(redis_url: str) -> Iterator[Counting]:
+    tier = RedisTier(redis_url, timeout=2.0)
+    yield Counting(tier)
+    tier.close()
 
 
 @pytest.fixture(scope="session")
