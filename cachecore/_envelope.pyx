@@ -17,7 +17,7 @@ and the checksum, in its namespace.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8String
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from cachecore._payload cimport Codec, Plan, lay
@@ -354,6 +354,25 @@ def unseal_many(datas, keys, Codec codec not None, int64_t now, uint64_t generat
         if data[at] is not None:
             found[at] = opened(data[at], names[at], codec, now, generation, namespace)
     return found
+
+
+def inspect(data, Codec codec not None, bytes namespace not None=b""):
+    """The key that an envelope is for, and what it holds, whatever its times and its generation.
+
+    None when it is none, or cannot be read.
+    """
+    if flaw(data) is not None:
+        return None
+    cdef const Head *head = <const Head *>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t start = sizeof(Head) + head.tags * sizeof(Tag)
+    text = data[start:start + head.key]
+    try:
+        key = (text if head.key_kind == b"b" else text.decode() if head.key_kind == b"s"
+               else int(text, 16 if b"x" in text else 10))
+    except ValueError:
+        return None
+    found = opened(data, key, codec, INT64_MIN, head.generation, namespace)
+    return (key, found) if type(found) is Sealed else None
 
 
 def peek_written(data):

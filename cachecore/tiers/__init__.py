@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cachecore.tiers.mmap import MmapTier
     from cachecore.tiers.policy import Policy, load_policies
     from cachecore.tiers.redis import RedisTier
+    from cachecore.tiers.shadow import ShadowCheck
     from cachecore.tiers.stats import TieredStats, TierStats
     from cachecore.tiers.tiered import TieredCache
     from cachecore.tiers.write_behind import WriteBehind
@@ -33,6 +34,7 @@ __all__ = [
     "Policy",
     "PubSub",
     "RedisTier",
+    "ShadowCheck",
     "Sink",
     "Streams",
     "Tier",
@@ -58,6 +60,7 @@ _LATER = {
     "Policy": "policy",
     "PubSub": "invalidation",
     "RedisTier": "redis",
+    "ShadowCheck": "shadow",
     "Sink": "listening",
     "Streams": "invalidation",
     "TierStats": "stats",
