@@ -80,7 +80,7 @@ def test_keys_of_all_kinds(wrap: Wrap) -> None:
 
 
 def test_a_share(wrap: Wrap) -> None:
-    tier = wrap(lambda keys: list(keys), share=0.25)
+    tier = wrap(list, share=0.25)
     with TieredCache(10_000, tiers=[tier]) as cache:
         cache.set_many({f"{at}": f"{at}" for at in range(4000)})
         cache.l0.clear()
