@@ -274,8 +274,9 @@ class Writing(Filling):
     ) -> Calls:
         """The same for a tag's number; None: the namespace. Returns the last failure of a tier.
 
-        With `own` only in tiers that are not shared; the same with `news_of`, the tier where
-        somebody else has done this, who has told the others: to answer him would never end. A tier
+        With `own` only in tiers that are not shared. `news_of`: the tier where somebody else has done
+        this. He has told the tiers that he uses, and to answer him would never end: so what is new
+        in a tier that is not shared goes only upward, and in shared ones it changes nothing. A tier
         that fails is told later.
         """
         self.overtake(list(self.flights))  # a value on its way may be concerned
@@ -285,8 +286,11 @@ class Writing(Filling):
         else:
             self.tag_changed(number)
         failure = None
-        for level in self.levels:
-            if level is news_of or (level.tier.shared and (own or news_of is not None)):
+        levels = self.levels
+        if news_of is not None and not news_of.tier.shared:
+            levels = levels[: levels.index(news_of)]
+        for level in levels:
+            if level.tier.shared and (own or news_of is not None):
                 continue
             generation = fresh()
             key = level.generation_key if number is None else self.tag_key(number)
