@@ -12,6 +12,7 @@ draws what happened where matplotlib is installed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import shutil
 import signal
@@ -22,7 +23,9 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +33,7 @@ import numpy.typing as npt
 from cachecore import TieredCache
 from cachecore.tiers import Breaker, RedisTier
 
-KEYS, IN_MEMORY = 20_000, 2_000
+KEYS, IN_MEMORY = 4_000, 400
 THREADS, RATE = 8, 250  # look-ups a second of each thread
 WRITES = 0.02  # of the look-ups: writes in their place
 LOADING = 0.005  # seconds that the loader takes
@@ -220,14 +223,16 @@ def table(load: Load, samples: list[Sample], seconds: float) -> None:
         inside = [each for each in samples if share * seconds <= each.at < end]
         if not spent or len(inside) < 2:
             continue
-        counts = np.array([
-            (last - first)
-            for first, last in (
-                (inside[0].memory, inside[-1].memory),
-                (inside[0].redis, inside[-1].redis),
-                (inside[0].loader, inside[-1].loader),
-            )
-        ])
+        counts = np.array(
+            [
+                (last - first)
+                for first, last in (
+                    (inside[0].memory, inside[-1].memory),
+                    (inside[0].redis, inside[-1].redis),
+                    (inside[0].loader, inside[-1].loader),
+                )
+            ]
+        )
         memory, redis, loader = counts / max(1, counts.sum())
         p50, p99 = np.percentile(spent, (50, 99))
         print(
@@ -239,6 +244,112 @@ def table(load: Load, samples: list[Sample], seconds: float) -> None:
     print(f"Values that were wrong, or older than a write before: {load.wrong}.")
     print(f"Writes that Redis missed and was given later: {load.cache.stats().replayed}.")
     print(f"Writes still owed to it: {samples[-1].owed}.")
+
+
+# --- the picture
+
+INK, GRID, OUTAGE = "#334155", "#e2e8f0", "#fee2e2"
+ANSWERS = {"this process's memory": "#0f766e", "Redis": "#7dd3fc", "the loader": "#fb923c"}
+STATES = {"closed": "#86efac", "half-open": "#fde047", "open": "#ef4444"}
+
+
+def draw(load: Load, samples: list[Sample], seconds: float, path: Path) -> None:
+    """Draw latency, who answered, and what Redis was owed."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams.update({"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK})
+    mpl.rcParams.update({"svg.hashsalt": "outage", "font.size": 9})
+    figure, axes = plt.subplots(
+        3, 1, sharex=True, figsize=(9, 8), height_ratios=(3, 2, 2), layout="constrained"
+    )
+    _draw_latencies(axes[0], load, seconds)
+    _draw_answers(axes[1], samples)
+    _draw_owed(axes[2], samples)
+    ends = [share for share, _ in PHASES[1:]] + [1.0]
+    for (share, phase), end in zip(PHASES, ends, strict=True):
+        at = (share + end) / 2 * seconds
+        name = {"killed": "Redis is killed", "stopped": "Redis is stopped: it hangs"}
+        axes[0].text(
+            at, 1.03, name.get(phase, phase), transform=axes[0].get_xaxis_transform(),
+            ha="center", color="#b91c1c" if phase in OUTAGES else INK,
+        )  # fmt: skip
+        for each in axes if phase in OUTAGES else ():
+            each.axvspan(share * seconds, end * seconds, color=OUTAGE, zorder=0, linewidth=0)
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(axis="y", color=GRID, linewidth=0.8)
+        each.set_axisbelow(True)
+        each.set_xlim(0, seconds)
+    axes[-1].set_xlabel("seconds")
+    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _title(axes: Any, text: str, pad: float = 8) -> None:
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold", pad=pad)
+
+
+def _draw_latencies(axes: Any, load: Load, seconds: float) -> None:
+    at, spent = np.array(load.seen).T
+    width = seconds / 72
+    bins = [spent[(at >= start) & (at < start + width)] for start in np.arange(0, seconds, width)]
+    places = [(number + 0.5) * width for number, each in enumerate(bins) if len(each)]
+    bins = [each for each in bins if len(each)]
+    for share, label, style in (
+        (100, "slowest", {"color": "#b91c1c", "linestyle": "", "marker": ".", "markersize": 5}),
+        (99, "99 of 100 are faster", {"color": "#ea580c"}),
+        (50, "median", {"color": "#0f766e", "linewidth": 2}),
+    ):
+        axes.plot(places, [np.percentile(each, share) for each in bins], label=label, **style)
+    axes.set_yscale("log")
+    ticks = {
+        1e-6: "1 µs",
+        1e-5: "10 µs",
+        1e-4: "100 µs",
+        1e-3: "1 ms",
+        1e-2: "10 ms",
+        0.1: "100 ms",
+    }
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.set_ylim(3e-7, 0.3)
+    axes.axhline(DEADLINE, color=INK, linewidth=0.8, linestyle=":")
+    axes.text(
+        0.56 * seconds, 1.15 * DEADLINE, "deadline of a call of Redis", ha="center", fontsize=8
+    )
+    axes.legend(loc="center", bbox_to_anchor=(0.5, 0.3), ncols=3, frameon=False, fontsize=8)
+    slowest = 1e3 * spent.max()
+    half = f"half of {len(spent):,} take {1e6 * np.median(spent):.1f} µs"
+    _title(axes, f"Latency: {half}, the slowest {slowest:.0f} ms; {load.errors} fail", 24)
+
+
+def _draw_answers(axes: Any, samples: list[Sample]) -> None:
+    step = max(1, len(samples) // 72)
+    some = samples[::step]
+    at = [(a.at + b.at) / 2 for a, b in pairwise(some)]
+    counts = np.array([(each.memory, each.redis, each.loader) for each in some], float)
+    shares = np.diff(counts, axis=0).T
+    shares = 100 * shares / np.maximum(1, shares.sum(axis=0))
+    axes.stackplot(at, shares, labels=list(ANSWERS), colors=list(ANSWERS.values()), zorder=1)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("% of look-ups")
+    axes.legend(loc="lower right", ncols=3, fontsize=8, framealpha=0.9)
+    _title(axes, "Who answers: without Redis the loader, which takes 5 ms")
+
+
+def _draw_owed(axes: Any, samples: list[Sample]) -> None:
+    at = [each.at for each in samples]
+    axes.plot(at, [each.owed for each in samples], color=INK, label="writes owed to Redis")
+    top = 1.25 * max(1, *(each.owed for each in samples))
+    axes.set_ylim(0, top)
+    for state, colour in STATES.items():
+        spans = [(a.at, b.at - a.at) for a, b in pairwise(samples) if a.breaker == state]
+        bar = (0.92 * top, 0.08 * top)
+        axes.broken_barh(spans, bar, color=colour, linewidth=0, label=f"breaker {state}")
+    axes.set_ylabel("writes")
+    axes.legend(loc="center", bbox_to_anchor=(0.575, 0.5), fontsize=8, framealpha=0.9)
+    _title(axes, "What Redis misses is owed, and made up for when it is back")
 
 
 def main() -> int:
@@ -254,13 +365,11 @@ def main() -> int:
         return 2
     load, samples = play(options.seconds)
     table(load, samples, options.seconds)
-    try:
-        import outage_plot
-    except ImportError:
-        print("\nNo picture: pip install matplotlib")
-    else:
-        outage_plot.draw(load.seen, samples, PHASES, OUTAGES, options.seconds, options.plot)
+    if importlib.util.find_spec("matplotlib"):
+        draw(load, samples, options.seconds, options.plot)
         print(f"\nPicture: {options.plot}")
+    else:
+        print("\nNo picture: pip install matplotlib")
     return 1 if load.wrong or load.errors or samples[-1].owed else 0
 
 
