@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 
 from bars import LARGE, OURS
 from report import Line, left_out, ratio_line
+from tier_servers import redis_server
 from timing import Effort, Ratio
 from vector_gather import Side, ours, play, take
 from vector_tables import Population, population, release, segment_path
@@ -56,29 +54,9 @@ def mapped(here: Population) -> Iterator[Side]:
 
 
 @contextmanager
-def redis_server() -> Iterator[int]:
-    """Run a Redis server that keeps nothing on the disk, and yield its port on the loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with tempfile.TemporaryDirectory(prefix="cachecore-bench-") as folder:
-        server = subprocess.Popen(
-            ["redis-server", *options, "--dir", folder], stdout=subprocess.DEVNULL
-        )
-        try:
-            yield port
-        finally:
-            server.terminate()
-            server.wait()
-
-
-@contextmanager
 def remote(here: Population) -> Iterator[Side]:
     """Yield redis-py with a server on the loopback; keys are written out beforehand."""
     import redis
-    from redis.backoff import ConstantBackoff
-    from redis.retry import Retry
 
     def read(keys: list[bytes], _: Any) -> Any:
         rows: Any = client.mget(keys)
@@ -87,14 +65,11 @@ def remote(here: Population) -> Iterator[Side]:
     def written(at: Any) -> list[bytes]:
         return [b"%d" % key for key in here.ids[at]]
 
-    with redis_server() as port:
-        patience = Retry(ConstantBackoff(0.05), 100)  # until the server listens
-        client = redis.Redis(port=port, retry=patience, retry_on_error=[redis.ConnectionError])
-        with client:
-            for part in slices(range(here.rows), 1_000):
-                rows = here.table[part[0] : part[-1] + 1]
-                client.mset(dict(zip(written(part), map(bytes, rows), strict=True)))
-            yield Side(REDIS, CALL, read, written)
+    with redis_server() as server, redis.Redis(port=server.port) as client:
+        for part in slices(range(here.rows), 1_000):
+            rows = here.table[part[0] : part[-1] + 1]
+            client.mset(dict(zip(written(part), map(bytes, rows), strict=True)))
+        yield Side(REDIS, CALL, read, written)
 
 
 @functools.cache

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import page
 import vector_bars as bars
-import vector_page
 import vector_peers as peers
 import vector_scaling as scaling
 from report import HEADINGS, Line, busy, chosen, machine, markdown, note
@@ -71,8 +71,8 @@ def main() -> None:
     where = f"{machine()}; {busy()}; {time.monotonic() - start:.0f} s"
     if options.page:
         grid = f"{scaling.grid_scope()}.\n\n{scaling.grid_table(cells)}"
-        parts = {"machine": f"Measured on {where}.", "bars": vector_page.bars_table(lines)}
-        vector_page.write(options.page, parts | ({"grid": grid} if cells else {}))
+        parts = {"machine": f"Measured on {where}.", "bars": page.bars_table(lines)}
+        page.write(options.page, parts | ({"grid": grid} if cells else {}))
     if options.json:
         document = {
             "machine": where,

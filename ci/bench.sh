@@ -3,6 +3,7 @@
 #   ci/bench.sh [--quick] [--json] [--png FILE] [ROW ...]      ci/bench.sh --help names the rows
 #   ci/bench.sh policy [--traces FOLDER] [--seeds N] [--png FILE]   hit ratios, and build/policy.png
 #   ci/bench.sh vectors [--quick] [--chart FILE] [--page FILE] [ROW ...]   VectorCache, and build/vectors.svg
+#   ci/bench.sh tiers [--quick] [--page FILE] [ROW ...]    TieredCache over LMDB, Redis and memcached
 #   ci/bench.sh scale [--quick] [TABLE ...]    generated streams of up to 10^8 keys: half an hour
 # Installs the checkout and its `bench` extra into build/bench-venv, which it keeps (BENCH_VENV=
 # names another place). Progress goes to stderr.
@@ -15,10 +16,11 @@ home=${BENCH_VENV:-build/bench-venv}
     venv "$home"
 }
 install "$home" ".[bench]" >&2
-if [ "${1-}" = vectors ]; then
-    need "redis-server --version" redis-server || true # else the table says that it is left out
-fi
 case "${1-}" in
-policy | scale | vectors) exec "$home/bin/python" "asv_bench/$1.py" "${@:2}" ;;
+vectors) need "redis-server --version" redis-server || true ;; # else the table says that it is left out
+tiers) need_servers ;;
+esac
+case "${1-}" in
+policy | scale | tiers | vectors) exec "$home/bin/python" "asv_bench/$1.py" "${@:2}" ;;
 esac
 exec "$home/bin/python" asv_bench/table.py "$@"

@@ -219,10 +219,12 @@ class RedisTier(Tier):
             fits = isinstance(reply, list) and len(reply) == len(keys)
             replies = reply if fits else [reply] * len(keys)
         if not _DATA.issuperset(map(type, replies)):
-            replies, failure = self._sorted_out(replies, _DATA, reading=True)
+            values, failure = self._sorted_out(replies, _DATA, reading=True)
             if failure is not None:
-                failure.values = replies
+                if not _DATA.isdisjoint(map(type, replies)):  # else nobody has answered
+                    failure.values = values
                 raise failure
+            return values
         return replies
 
     def _set(self, items: Sequence[Item]) -> Route[None]:

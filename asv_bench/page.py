@@ -1,4 +1,4 @@
-"""Puts what was measured into the page about VectorCache, between the marks that it has for it."""
+"""Puts what was measured into a page of the documentation, between the marks that it has for it."""
 
 from __future__ import annotations
 
