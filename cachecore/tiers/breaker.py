@@ -211,3 +211,11 @@ class Breaker(Wrapper):
         circuit = self._circuit
         own = {"opened": circuit.opened, "refused": circuit.refused, "probes": circuit.probes}
         return {**self.tier.stats(), **own}
+
+
+def guarded(tier: Tier) -> Tier:
+    """The tier behind a breaker, unless it has one, or takes microseconds and does not hang."""
+    inner = tier
+    while not isinstance(inner, Breaker) and isinstance(inner, Wrapper):
+        inner = inner.tier
+    return tier if tier.quick or isinstance(inner, Breaker) else Breaker(tier)

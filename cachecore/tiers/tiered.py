@@ -22,8 +22,8 @@ from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
 from cachecore.tiers import tasks, threads
 from cachecore.tiers.background import Background
-from cachecore.tiers.base import Item, Tier, Wrapper
-from cachecore.tiers.breaker import Breaker
+from cachecore.tiers.base import Item, Tier
+from cachecore.tiers.breaker import guarded
 from cachecore.tiers.loading import Loader
 from cachecore.tiers.policy import Policy, check_arguments
 from cachecore.tiers.scope import Scoped
@@ -38,14 +38,6 @@ _COOLING = 10_000  # keys whose refresh has failed of late, at most
 _WRITABLE = {DefaultCodec: (bytes, np.ndarray), ArrayCodec: (np.ndarray,), Raw: (bytes,)}
 MOST_TAGS = 65_535  # of one value, that an envelope has place for
 _FLUSH = 5.0  # seconds that close() may take to hand down and to make up for what was missed
-
-
-def _guarded(tier: Tier) -> Tier:
-    """The tier behind a breaker, unless it has one, or takes microseconds and does not hang."""
-    inner: Tier = tier
-    while not isinstance(inner, Breaker) and isinstance(inner, Wrapper):
-        inner = inner.tier
-    return tier if tier.quick or isinstance(inner, Breaker) else Breaker(tier)
 
 
 class TieredCache(Scoped):
@@ -151,7 +143,7 @@ class TieredCache(Scoped):
         self.lease, self.around, self.strict = policy.lease, write == "around", strict
         self.item = Item
         self.keys_file, self._on_event = keys_file, on_event
-        self.tiers = tuple(_guarded(tier) for tier in tiers)
+        self.tiers = tuple(guarded(tier) for tier in tiers)
         self.levels = [
             Level(tier, self.prefix, exclusive and at == 0) for at, tier in enumerate(self.tiers)
         ]

@@ -11,6 +11,7 @@ from cachecore._backlog import Backlog, Operation
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.settings import deadline, positive_int, size_in_bytes
 from cachecore.tiers.base import Item, Tier, Wrapper
+from cachecore.tiers.breaker import guarded
 from cachecore.tiers.parts import merge, widen
 from cachecore.tiers.writer import Writer, data_of
 
@@ -21,7 +22,7 @@ class WriteBehind(Wrapper):
     """A tier whose writes and deletions return at once and are done by a thread, in batches.
 
     Args:
-        tier: What is written to.
+        tier: What is written to; behind a `Breaker`, which it is given if it has none and may hang.
         max_items: How many operations may wait.
         max_bytes: How many bytes their keys and data may have together, as an int or "64MB".
         delay: Seconds that the first of a batch waits for others.
@@ -64,7 +65,7 @@ class WriteBehind(Wrapper):
         close_timeout: float = 5.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(tier)
+        super().__init__(guarded(tier) if isinstance(tier, Tier) else tier)
         if overflow not in POLICIES:
             raise ValueError(f"overflow must be one of {', '.join(POLICIES)}, not {overflow!r}")
         if name is not None and (not isinstance(name, str) or not name):
@@ -76,7 +77,7 @@ class WriteBehind(Wrapper):
         self._blocks = overflow == "block"
         self._block_timeout = deadline(block_timeout, "block_timeout")
         self._writer = Writer(
-            tier,
+            self.tier,
             self._backlog,
             self.name,
             delay=deadline(delay, "delay"),
