@@ -32,7 +32,10 @@ cdef class Tiered:
     cdef public double lifetime, jitter, early  # seconds; shares; beta of XFetch
     cdef public int64_t revalidate_ms, error_ms  # how long after its expiry a value may be returned
     cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
-    cdef public uint64_t negative_hits, overtaken
+    cdef public uint64_t negative_hits, overtaken, refreshes_dropped, demotions, demotions_lost
+    cdef public uint64_t replayed, ledgers_overflowed, invalidations, distrusts
+    cdef public int lost           # invalidation sources that are not there
+    cdef object __weakref__        # and no dict: a method that no dict can hide is found at once
 
     cdef int64_t now(self) except? -1
     cdef list writing(self, keys)

@@ -1,7 +1,7 @@
 # Types of _tiered.pyx; stubtest compares the two. What is missing is for Cython only.
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from typing_extensions import disjoint_base
 
@@ -9,6 +9,8 @@ from cachecore._core import Cache
 from cachecore._load import Level, Load
 from cachecore.codecs import Codec
 from cachecore.tiers.loading import Loader
+
+T = TypeVar("T")
 
 NEVER: Final[int]
 GENERATION_MS: Final[int]
@@ -44,6 +46,14 @@ class Tiered:
     early_refreshes: int
     negative_hits: int
     overtaken: int
+    refreshes_dropped: int
+    demotions: int
+    demotions_lost: int
+    replayed: int
+    ledgers_overflowed: int
+    invalidations: int
+    distrusts: int
+    lost: int
     def now_ms(self) -> int: ...
     def get(self, key: Any, default: Any = None) -> Any: ...
     def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]: ...
@@ -76,6 +86,7 @@ class Tiered:
     ) -> None: ...
     def lifetimes(self, now: int, ttl: float | None) -> tuple[int, int]: ...
 
+def own_get(kind: type[T]) -> type[T]: ...
 def run_sync(self: Tiered, steps: Generator[tuple[int, Any, Any], Any, Any]) -> Any: ...
 def run_load(self: Tiered, load: Load, keys: list[Any]) -> None: ...
 def leaves_to(self: Tiered, on_leave: Callable[[Any, Any, str, int, int, int], object]) -> None: ...

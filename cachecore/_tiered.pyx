@@ -22,7 +22,7 @@ from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, curre
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
-from cachecore.cc_tiered cimport cc_tiered_install
+from cachecore.cc_tiered cimport cc_tiered_install, cc_tiered_own_get
 
 import random
 
@@ -571,6 +571,14 @@ cdef object missed(object cache, object key, object default):
     if load.refresh is not None:
         self.refresh_later(load.refresh)
     return default if value is MISSING else value
+
+
+def own_get(kind):
+    """A class decorator: gives a subclass of Tiered a `get` that is called as fast as that of Cache."""
+    if not issubclass(kind, Tiered):
+        raise TypeError(f"kind must be a subclass of Tiered, not {kind!r}")
+    cc_tiered_own_get(<PyTypeObject *>kind)
+    return kind
 
 
 cdef bint is_over(Load load) noexcept:

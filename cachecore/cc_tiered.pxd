@@ -9,6 +9,7 @@ cdef extern from "cc_tiered.h":
     ctypedef object (*cc_tiered_missed)(object tiered, object key, object absent)
     int cc_tiered_install(PyTypeObject *tiered_type, size_t slow_offset,
                           cc_tiered_missed missed) except -1
+    int cc_tiered_own_get(PyTypeObject *subclass) except -1
     bint cc_key_is_plain(object key) noexcept
     object cc_counted_hit(cc_table *table, cc_record *record)
     int64_t cc_nanoseconds() noexcept

@@ -22,8 +22,7 @@ class Demoting(Writing):
     Until it is written a value that left can still be found here, and climbs back.
     """
 
-    demotions: int = 0
-    demotions_lost: int = 0
+    __slots__ = ()
 
     def hand_down(self) -> None:
         """Begin to take note of what leaves."""

@@ -20,6 +20,8 @@ POLL = 0.01  # seconds between two looks whether another process has loaded a ke
 class Filling(Generations):
     """The part of a cache with tiers that fills the upper ones from below."""
 
+    __slots__ = ("lease",)
+
     lease: float | None
 
     def climb(self, load: Load, keys: list[Any], at: int, failed: list[Level], now: int) -> Calls:

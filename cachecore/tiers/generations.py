@@ -40,6 +40,8 @@ def tag_number(tag: str) -> int:
 class Generations(TieredWrites):
     """The part of a cache with tiers that keeps the generations of its namespace and its tags."""
 
+    __slots__ = ()
+
     def tag_key(self, number: int) -> bytes:
         """Where a tier keeps the generation of a tag."""
         return self.prefix + b"\0tag:%016x" % number

@@ -19,10 +19,9 @@ class Invalidated(Demoting):
     source is lost, nothing is read from this process's memory or kept there.
     """
 
+    __slots__ = ("sources",)
+
     sources: list[Any]
-    invalidations: int = 0
-    distrusts: int = 0
-    lost: int = 0
 
     def listen(self) -> None:
         """Begin to listen to the sources; until they are there, nothing is trusted."""

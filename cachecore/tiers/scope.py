@@ -19,6 +19,8 @@ _blocks: ContextVar[dict[int, dict[Any, Any]] | None] = ContextVar(
 class Scoped(Warming):
     """The part of a cache with tiers that remembers look-ups for the length of a request."""
 
+    __slots__ = ()
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """What is looked up in the block, in this thread or task, is remembered for the block.

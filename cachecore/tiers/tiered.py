@@ -16,7 +16,7 @@ import numpy as np
 from cachecore import _load
 from cachecore._core import Cache
 from cachecore._load import Level, Load
-from cachecore._tiered import run_load, run_sync
+from cachecore._tiered import own_get, run_load, run_sync
 from cachecore.codecs import ArrayCodec, DefaultCodec, Raw, codec_of
 from cachecore.sentinel import MISSING
 from cachecore.settings import seconds, sequence_of
@@ -40,6 +40,7 @@ MOST_TAGS = 65_535  # of one value, that an envelope has place for
 _FLUSH = 5.0  # seconds that close() may take to hand down and to make up for what was missed
 
 
+@own_get
 class TieredCache(Scoped):
     """A cache that asks tiers, in their order, and then the loader for what it does not hold.
 
@@ -80,7 +81,7 @@ class TieredCache(Scoped):
         ValueError, TypeError: an argument is out of range or of the wrong kind; it is named.
     """
 
-    refreshes_dropped: int = 0
+    __slots__ = ("_on_event", "policy", "tiers")
 
     def __init__(
         self,

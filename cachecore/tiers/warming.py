@@ -21,6 +21,8 @@ HOTTEST = 10_000  # keys that are saved
 class Warming(Invalidated):
     """The part of a cache with tiers that fills it before it is asked."""
 
+    __slots__ = ("keys_file",)
+
     keys_file: str | os.PathLike[str] | None
 
     def warm(

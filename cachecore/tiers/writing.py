@@ -30,10 +30,10 @@ BATCH = 500  # keys a call
 class Writing(Filling):
     """The part of a cache with tiers that writes, deletes and invalidates."""
 
+    __slots__ = ("background", "namespace")
+
     namespace: str
     background: Background
-    replayed: int = 0
-    ledgers_overflowed: int = 0
 
     # --- one write, of any number of keys
 

@@ -35,6 +35,15 @@ static CC_NOINLINE PyObject *get_further(PyObject *self, PyObject *key, PyObject
     return missed(self, key, absent);
 }
 
+static CC_NOINLINE PyObject *get_expiring(PyObject *self, PyObject *key, cc_record *record,
+                                          PyObject *absent)
+{
+    cc_table *table = table_of(self);
+    return CC_LIKELY(cc_table_fresh(table, record)) ? cc_hit(table, record)
+                                                    : missed(self, key, absent);
+}
+
+/* A leaf, as `get` of Cache is: whatever else may be the case goes on in a function called last. */
 CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
 {
     cc_table *table = table_of(self);
@@ -43,8 +52,10 @@ CC_INLINE PyObject *get(PyObject *self, PyObject *key, PyObject *absent)
     if (CC_UNLIKELY(((cc_tiered *)self)->slow || !cc_hash_at_hand(table, key, &hash)))
         return get_further(self, key, absent);
     cc_record *record = cc_find_identical(table, key, hash, &surely_absent);
-    if (CC_UNLIKELY(record == NULL || !cc_table_fresh(table, record)))
+    if (CC_UNLIKELY(record == NULL))
         return get_further(self, key, absent);
+    if (record->meta.expiry != 0)
+        return get_expiring(self, key, record, absent);
     return cc_hit(table, record);
 }
 
@@ -95,4 +106,14 @@ int cc_tiered_install(PyTypeObject *type, size_t slow_offset, cc_tiered_missed o
     missed = on_miss;
     PyType_Modified(type);
     return 0;
+}
+
+int cc_tiered_own_get(PyTypeObject *type)
+{
+    PyObject *descriptor = PyDescr_NewMethod(type, &get_method);
+    if (descriptor == NULL)
+        return -1;
+    int failed = PyObject_SetAttrString((PyObject *)type, "get", descriptor);
+    Py_DECREF(descriptor);
+    return failed;
 }

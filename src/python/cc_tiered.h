@@ -19,6 +19,10 @@ typedef PyObject *(*cc_tiered_missed)(PyObject *tiered, PyObject *key, PyObject 
    -1: an exception is set. */
 int cc_tiered_install(PyTypeObject *type, size_t slow_offset, cc_tiered_missed missed);
 
+/* Gives a subclass a `get` of its own: the interpreter calls one that is inherited through two more
+   functions. -1: an exception is set. */
+int cc_tiered_own_get(PyTypeObject *type);
+
 /* True for keys that tiers can write down: exactly str, bytes or int. */
 static inline bool cc_key_is_plain(PyObject *key)
 {
