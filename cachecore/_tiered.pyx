@@ -37,7 +37,7 @@ cdef extern from "Python.h":
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
 
-NEVER = INT64_MAX
+NEVER = INT64_MAX  # for Python
 GENERATION_MS = BELIEVED_MS  # how long a generation that was read is believed
 
 cdef enum:
@@ -169,7 +169,7 @@ cdef class Tiered:
         if self.leaving and not self.distrusted:
             left = self.leaving.pop(key, None)
             if left is not None and self.now() < left[1]:
-                put(self.l0, key, left[0], INFINITY if left[2] == NEVER
+                put(self.l0, key, left[0], INFINITY if left[2] == INT64_MAX
                     else <int64_t>(left[2] - self.now()) / 1000.0, 1, False, left[3],
                     0 if left[1] == left[2] else <int64_t>(left[1] - self.now()) / 1000.0)
                 return left[0]
@@ -397,7 +397,7 @@ cdef class Tiered:
         if load.known is not None and soft <= <int64_t>load.known[key] + SAME_MS:
             load.remember(key, sealed.value)
             return False
-        if self.early != 0 and soft != NEVER:
+        if self.early != 0 and soft != INT64_MAX:
             spent = sealed.load
             if 0 <= spent < FAR_SECONDS:  # whoever writes to a tier may write anything
                 due -= self.ahead(spent)
@@ -436,9 +436,9 @@ cdef class Tiered:
 
     cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due):
         """Puts a value into the innermost cache, and returns it as it is kept there."""
-        cdef double ttl = FAR_SECONDS if hard == NEVER else (hard - now) / 1000.0
+        cdef double ttl = FAR_SECONDS if hard == INT64_MAX else (hard - now) / 1000.0
         cdef double wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
-        if wait == 0 and hard == NEVER:
+        if wait == 0 and hard == INT64_MAX:
             ttl = INFINITY
         return put(self.l0, key, value, ttl, 1, False, 0, wait)
 
@@ -446,7 +446,7 @@ cdef class Tiered:
              tuple tags=()):
         """Keep what was loaded in so many seconds, or set, in the innermost cache."""
         cdef int64_t due = soft
-        if self.early != 0 and soft != NEVER:
+        if self.early != 0 and soft != INT64_MAX:
             due = max(due - self.ahead(seconds), now + 1)
         self.keep(load, key, value, now, soft, hard, due, tags)
 
@@ -457,14 +457,14 @@ cdef class Tiered:
     cdef int64_t expiry(self, int64_t now, double seconds):
         """When a value of now with such a lifetime is to be refreshed."""
         if seconds > FAR_SECONDS:
-            return NEVER
+            return INT64_MAX
         if self.jitter != 0:
             seconds *= 1 - self.jitter * <double>random.random()
         return now + max(1, <int64_t>(seconds * 1000))
 
     cdef int64_t end(self, int64_t soft):
         """When it is no good any more."""
-        return NEVER if soft == NEVER else soft + max(self.revalidate_ms, self.error_ms)
+        return INT64_MAX if soft == INT64_MAX else soft + max(self.revalidate_ms, self.error_ms)
 
     def lifetimes(self, int64_t now, ttl):
         """When a value of now is to be refreshed, and when it is no good any more; Unix ms."""
