@@ -1,10 +1,11 @@
 """TieredWrites: the one write of `set` where nothing stands in its way, compiled."""
 
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport INT64_MAX, int64_t
 
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
-from cachecore._load cimport Level, Load
+from cachecore._load cimport Level, Load, current_era
 from cachecore._tiered cimport BELIEVED_MS, Tiered
 from cachecore.cc_tiered cimport cc_key_is_plain
 
@@ -44,6 +45,8 @@ cdef class TieredWrites(Tiered):
         cdef Later later
         cdef int64_t now, soft, hard
         cdef Py_ssize_t size
+        cdef bytes wire
+        failure = None
         if self.slow or self.around or not cc_key_is_plain(key):
             return False
         if type(value) is bytes:
@@ -66,10 +69,12 @@ cdef class TieredWrites(Tiered):
                 return False
         soft = self.expiry(now, self.lifetime if ttl is None else ttl)
         hard = self.end(soft)
+        wire = joined(self.prefix, key)
         load = self.spare
         self.spare = None
-        if load is None:
+        if load is None or load.era != current_era():
             load = Load.__new__(Load)
+        load.thread = PyThread_get_thread_ident()
         load.ended = False
         load.write = load.writing = True
         self.flights[key] = load
@@ -88,10 +93,10 @@ cdef class TieredWrites(Tiered):
                 lifetime = None if hard == NEVER else max(1, hard - now)
                 try:
                     data = later if level.lazy else later()
-                    item = (joined(self.prefix, key), data, lifetime)
+                    item = (wire, data, lifetime)
                     level.set_many([item if level.plain else tuple.__new__(self.item, item)])
                 except BaseException as error:
-                    self.set_missed(level, key, value, now, soft, hard, error)
+                    failure = self.set_missed(level, key, value, now, soft, hard, error) or failure
                 else:
                     level.writes += 1
                     level.bytes_written += size
@@ -102,4 +107,6 @@ cdef class TieredWrites(Tiered):
                 self.spare = load  # whoever has found it meanwhile looks again after its next end
             else:
                 self.land(load, (key,))
+        if failure is not None:
+            raise failure
         return True

@@ -88,7 +88,7 @@ class Writing(Filling):
     def _write_through(self, load: Load, keys: list[Any], now: int) -> Calls:
         errors = []
         for level in self.levels:
-            deletes = level.exclusive or (self.around and level is not self.levels[-1])
+            deletes = self._deletes(level)
             try:
                 if deletes:
                     yield DELETE, level, wire_keys(self.prefix, keys)
@@ -98,9 +98,12 @@ class Writing(Filling):
                     yield SET, level, items
                     level.bytes_written += sum(len(item.data) for item in items)
             except BaseException as error:  # cancelled, too: nobody knows whether it was done
-                for key in keys:
-                    missed = None if deletes else load.sealed[key]
-                    self.owe(level, key, now, MISSING if deletes else load.values[key], missed)
+                for each in _untold(self.levels, level, error):
+                    for key in keys:
+                        if self._deletes(each):
+                            self.owe(each, key, now, MISSING, None)
+                        else:
+                            self.owe(each, key, now, load.values[key], load.sealed[key])
                 if not isinstance(error, Exception):
                     raise
                 level.failed(error)
@@ -114,14 +117,22 @@ class Writing(Filling):
 
     def set_missed(
         self, level: Level, key: Any, value: Any, now: int, soft: int, hard: int, error: Any
-    ) -> None:
-        """A tier did not take the one write of `set`; raises what is to be raised of that."""
-        self.owe(level, key, now, value, Loaded(now, soft, hard, 0.0))
+    ) -> TierError | None:
+        """A tier did not take the one write of `set`; what is to be raised when all were asked."""
+        for each in _untold(self.levels, level, error):
+            self.owe(each, key, now, value, Loaded(now, soft, hard, 0.0))
         if not isinstance(error, Exception):
             raise error
         level.failed(error)
-        if self.strict:
-            raise TierError(f"{level.tier.name} did not take the write: {error}") from error
+        if not self.strict:
+            return None
+        failure = TierError(f"not every tier took the write: {error}")
+        failure.__cause__ = error
+        return failure
+
+    def _deletes(self, level: Level) -> bool:
+        """Whether a write of a key is its deletion in a tier."""
+        return level.exclusive or (self.around and level is not self.levels[-1])
 
     def delete_steps(self, keys: list[Any], load: Load) -> Calls:
         """A generator that deletes keys here and in the tiers; how many there were."""
@@ -134,8 +145,9 @@ class Writing(Filling):
                 try:
                     count = max(count, (yield DELETE, level, wires))
                 except BaseException as error:
-                    for key in keys:
-                        self.owe(level, key, now, MISSING, None)
+                    for each in _untold(self.levels, level, error):
+                        for key in keys:
+                            self.owe(each, key, now, MISSING, None)
                     if not isinstance(error, Exception):
                         raise
                     level.failed(error)
@@ -289,20 +301,16 @@ class Writing(Filling):
         levels = self.levels
         if news_of is not None and not news_of.tier.shared:
             levels = levels[: levels.index(news_of)]
+        if own or news_of is not None:
+            levels = [level for level in levels if not level.tier.shared]
         for level in levels:
-            if level.tier.shared and (own or news_of is not None):
-                continue
             generation = fresh()
             key = level.generation_key if number is None else self.tag_key(number)
             try:
                 yield SET, level, [Item(key, generation)]
             except BaseException as error:
-                ledger = self.ledger_of(level)
-                if number is None:
-                    ledger.renewal = generation
-                else:
-                    ledger.tags[number] = generation
-                    level.tags[number] = int.from_bytes(generation, "little"), NEVER
+                for each in _untold(levels, level, error):
+                    self._void_later(each, number, generation)
                 if not isinstance(error, Exception):
                     raise
                 level.failed(error)
@@ -311,6 +319,16 @@ class Writing(Filling):
                 self.renewed(level, number, generation)
         return failure
 
+    def _void_later(self, level: Level, number: int | None, generation: bytes) -> None:
+        """Owe a tier a generation; what is written to it from now on bears that."""
+        value = int.from_bytes(generation, "little")
+        if number is None:
+            self.ledger_of(level).renewal = generation
+            level.generation, level.generation_read = value, NEVER
+        else:
+            self.ledger_of(level).tags[number] = generation
+            level.tags[number] = value, NEVER
+
     def renewed(self, level: Level, number: int | None, generation: bytes) -> None:
         """A tier has been given a generation, of the namespace or of a tag."""
         value, now = int.from_bytes(generation, "little"), self.now_ms()
@@ -318,3 +336,10 @@ class Writing(Filling):
             level.generation, level.generation_read = value, now
         else:
             level.tags[number] = value, now
+
+
+def _untold(levels: list[Level], level: Level, error: BaseException) -> list[Level]:
+    """The tiers that miss what one has failed to do: what stops the caller stops it before the
+    slower ones, too."""
+    at = levels.index(level)
+    return levels[at : at + 1 if isinstance(error, Exception) else None]

@@ -141,7 +141,7 @@ def test_text_that_utf8_cannot_say_is_refused(make: Make, store: Counting, mode:
     cache = make(tiers=[store], loader=lambda key: 1)
     for method, args in [
         (cache.get, ["\ud800"]), (cache.get_many, [["a", "\ud800"]]), (cache.delete, ["\ud800"]),
-        (cache.set, ["\ud800", 1]), (cache.set_many, [{"a": 1, "\ud800": 1}]),
+        (cache.set, ["\ud800", 1]), (cache.set, ["\ud800", b"1"]), (cache.set_many, [{"a": 1, "\ud800": 1}]),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match="surrogates"):
             call(mode, method, *args)

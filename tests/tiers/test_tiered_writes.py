@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cachecore.tiers import Item, TierError, Wrapper
 from cachecore.tiers.testing import eventually
 from tiers.caches import HANGS, Counting, Gate, Make, Open, Slow, Source, call, counts, written
 
@@ -273,3 +275,55 @@ def test_a_task_that_is_cancelled_in_a_write(make: Make, store: Counting) -> Non
         assert await cache.aget("key") == "new"
 
     asyncio.run(main())
+
+
+class Stopped(Wrapper):
+    """A tier that fails as it is told to, before it does anything."""
+
+    error: BaseException | None = None
+
+    def set_many(self, items: Sequence[Item]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.tier.set_many(items)
+
+    async def aset_many(self, items: Sequence[Item]) -> None:
+        self.set_many(items)
+
+
+@pytest.mark.parametrize("value", [b"bytes", 1, ["of set_many"]])
+@pytest.mark.parametrize("error", [TierError("down"), KeyboardInterrupt()], ids=repr)
+def test_the_tiers_below_one_that_fails(
+    make: Make, store_at: Open, value: Any, error: BaseException
+) -> None:
+    """No tier keeps the older value: those below are written, or owed the write."""
+    first, second = Stopped(store_at("first")), store_at("second")
+    cache = make(tiers=[first, second], strict=True)
+    cache.set("key", "old")
+    first.error = error
+    with pytest.raises(type(error)):
+        cache.set("key", value)
+    for _ in range(2):
+        assert cache.get("key") == value
+        cache.l0.clear()
+        if not isinstance(error, Exception):
+            break
+    assert make(tiers=[second]).get("key") == (value if isinstance(error, Exception) else "old")
+    first.error = None
+    eventually(lambda: not any(tier.owed for tier in cache.stats().tiers))
+    cache.l0.clear()
+    assert cache.get("key") == value
+    assert make(tiers=[second]).get("key") == value
+
+
+def test_a_namespace_that_was_made_void_while_a_tier_was_down(make: Make, store: Counting) -> None:
+    tier = Stopped(store)
+    cache = make(tiers=[tier], namespace="ns")
+    cache.set_many({"a": "old", "b": "old"})
+    tier.error = TierError("down")
+    cache.invalidate("ns")
+    tier.error = None  # it is back, and does not know yet
+    cache.set("a", "new")
+    cache.l0.clear()
+    eventually(lambda: cache.levels[0].ledger is None)
+    assert cache.get_many(["a", "b"]) == ["new", None]
