@@ -79,10 +79,7 @@ class Warming(Invalidated):
 
     def save_keys(self, path: str | os.PathLike[str], n: int = HOTTEST) -> int:
         """Write the `n` hottest keys of this process to a file, a line each; how many they were."""
-        lines = [
-            json.dumps(key.hex() if isinstance(key, bytes) else key) + "b" * isinstance(key, bytes)
-            for key, _ in self.l0.hottest(n)
-        ]
+        lines = [_line(key) for key, _ in self.l0.hottest(n)]
         target = Path(path)
         draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         try:
@@ -105,14 +102,25 @@ class Warming(Invalidated):
         try:
             with open(self.keys_file) as file:
                 for line in map(str.strip, file):
-                    if line.endswith("b"):
-                        keys.append(bytes.fromhex(json.loads(line[:-1])))
-                    else:
-                        keys.append(json.loads(line))
+                    if line:
+                        keys.append(_key(line))
         except FileNotFoundError:
             return []
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"keys_file {self.keys_file} is damaged: {error}") from None
         if not all(type(key) in (str, bytes, int) for key in keys):
             raise ValueError(f"keys_file {self.keys_file} is damaged")
         return keys
+
+
+def _line(key: Any) -> str:
+    """A key as JSON; bytes and ints as text of hexadecimal digits, and what they are after it."""
+    if isinstance(key, bytes):
+        return json.dumps(key.hex()) + "b"
+    return json.dumps(hex(key)) + "i" if isinstance(key, int) else json.dumps(key)
+
+
+def _key(line: str) -> Any:
+    if line.endswith("b"):
+        return bytes.fromhex(json.loads(line[:-1]))
+    return int(json.loads(line[:-1]), 16) if line.endswith("i") else json.loads(line)
