@@ -12,6 +12,8 @@ from typing import Any
 
 _log = logging.getLogger("cachecore")
 
+IDLE = 5.0  # seconds that a thread without work stays
+
 _Job = tuple[float, int, Callable[..., object], tuple[Any, ...]]  # due, tie, function, arguments
 
 
@@ -69,6 +71,7 @@ class Background:
             except Exception:
                 _log.exception("cachecore: background work failed")
             finally:
+                del job  # whose method it is may be collected meanwhile
                 with changed:
                     self._running -= 1
                     changed.notify_all()
@@ -76,7 +79,7 @@ class Background:
     def _next(self) -> _Job | None:
         """The next job that is due; None: there is nothing to do, or it is closed."""
         while True:
-            wait: float | None = 5.0  # an idle thread stays for so long
+            wait = IDLE
             if self._jobs:
                 wait = self._jobs[0][0] - time.monotonic()
                 if wait <= 0:

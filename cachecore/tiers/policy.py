@@ -67,7 +67,7 @@ class Policy:
                 seconds(getattr(self, name), name)
         for name in ("stale_while_revalidate", "stale_if_error", "early_refresh"):
             value = getattr(self, name)
-            if value != 0 and not math.isfinite(price(value, name)):
+            if (type(value) is bool or value != 0) and not math.isfinite(price(value, name)):
                 raise ValueError(f"{name} must be finite, not {value!r}")
         seconds(self.retry, "retry")
         share(self.ttl_jitter, "ttl_jitter")
@@ -91,27 +91,42 @@ def load_policies(path: str | PathLike[str]) -> dict[str, Policy]:
     A table named `default` holds for what the others do not say; it is returned as "" too.
 
     Raises:
-        ValueError: the file is not of that form.
+        ValueError: the file is not of that form, or a setting is out of range.
+        TypeError: a setting is of the wrong kind.
         ImportError: YAML without its package (`pip install "cachecore-ml[yaml]"`).
     """
-    text = Path(fspath(path)).read_text(encoding="utf-8")
-    if fspath(path).endswith((".yaml", ".yml")):
-        try:
-            import yaml
-        except ImportError:
-            raise ImportError('YAML needs: pip install "cachecore-ml[yaml]"') from None
-        tables = yaml.safe_load(text)
-    else:
-        import tomllib
-
-        tables = tomllib.loads(text)
-    if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
-        raise ValueError(f"{fspath(path)} must be a table of settings for each namespace")
+    name = fspath(path)
+    text = Path(name).read_text(encoding="utf-8")
+    tables = _of_yaml(text, name) if name.endswith((".yaml", ".yml")) else _of_toml(text, name)
+    if not isinstance(tables, dict) or not all(
+        isinstance(each, str) and isinstance(own, dict) for each, own in tables.items()
+    ):
+        raise ValueError(f"{name} must be a table of settings for each namespace")
     common = tables.pop("default", {})
     return {
         "": Policy.of(common, "default"),
-        **{name: Policy.of({**common, **own}, name) for name, own in tables.items()},
+        **{each: Policy.of({**common, **own}, each) for each, own in tables.items()},
     }
+
+
+def _of_toml(text: str, name: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name} is no TOML: {error}") from error
+
+
+def _of_yaml(text: str, name: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise ImportError('YAML needs: pip install "cachecore-ml[yaml]"') from None
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no YAML: {error}") from error
 
 
 def check_arguments(
@@ -123,11 +138,19 @@ def check_arguments(
             raise TypeError(f"tiers must be Tier objects, not {type(tier).__name__}")
     if not isinstance(namespace, str):
         raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
-    if "\0" in namespace:
-        raise ValueError("namespace must not contain NUL")
+    if "\0" in namespace or not _is_utf8(namespace):
+        raise ValueError("namespace must not contain NUL or lone surrogates")
     if write not in ("through", "around"):
         raise ValueError(f'write must be "through" or "around", not {write!r}')
     if not tiers and (write == "around" or exclusive):
         raise ValueError('write="around" and exclusive need tiers')
     if on_event is not None and not callable(on_event):
         raise TypeError(f"on_event must be callable, not {type(on_event).__name__}")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -119,9 +119,7 @@ def test_exclusive_is_in_one_place_at_a_time(make: Make, store: Counting) -> Non
 
 
 @pytest.mark.parametrize("how", ["delete", "set", "namespace"])
-def test_what_was_deleted_is_never_written_down_late(
-    make: Make, store: Counting, how: str
-) -> None:
+def test_what_was_deleted_is_never_written_down_late(make: Make, store: Counting, how: str) -> None:
     cache = make(ROOM, tiers=[store], namespace="ns")
     hot = [f"hot {at}" for at in range(8)]
     for _ in range(5):

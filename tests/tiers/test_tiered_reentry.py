@@ -172,6 +172,7 @@ class Asking:
 
 def test_a_finaliser_that_asks_for_the_key_that_is_loaded(make: Make) -> None:
     found: list[Any] = []
+
     def hook(*event: Any) -> None:
         held.clear()
 
