@@ -77,9 +77,7 @@ class Demoting(Writing):
             self.land(load, claimed)
 
     def _demoted(self, load: Load, level: Level, keys: list[Any], now: int) -> Calls:
-        """What the tier is to keep: where it has a value of another process's, or of ours, that one,
-        for it is not older.
-        """
+        """What the tier is to keep: what it has, where it has a value, for ours is not newer."""
         items = self.items(load, level, keys, now)
         datas = yield GET, level, [item.key for item in items]
         for at, (key, data) in enumerate(zip(keys, datas, strict=True)):

@@ -85,8 +85,9 @@ class Filling(Generations):
     def writable_items(
         self, load: Load, level: Level, keys: list[Any], now: int
     ) -> tuple[list[Any], list[Item]]:
-        """The keys whose values the codec can write down, and their items. To the others it is as
-        if their loader had raised what it says.
+        """The keys whose values the codec can write down, and their items.
+
+        Of the others it is as if the loader had raised what the codec says.
         """
         try:
             return keys, self.items(load, level, keys, now)

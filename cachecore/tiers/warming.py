@@ -101,9 +101,7 @@ class Warming(Invalidated):
         keys: list[Any] = []
         try:
             with open(self.keys_file) as file:
-                for line in map(str.strip, file):
-                    if line:
-                        keys.append(_key(line))
+                keys += [_key(line) for line in map(str.strip, file) if line]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError) as error:

@@ -99,11 +99,7 @@ class Writing(Filling):
                     level.bytes_written += sum(len(item.data) for item in items)
             except BaseException as error:  # cancelled, too: nobody knows whether it was done
                 for each in _untold(self.levels, level, error):
-                    for key in keys:
-                        if self._deletes(each):
-                            self.owe(each, key, now, MISSING, None)
-                        else:
-                            self.owe(each, key, now, load.values[key], load.sealed[key])
+                    self._owe_all(each, load, keys, now)
                 if not isinstance(error, Exception):
                     raise
                 level.failed(error)
@@ -176,6 +172,13 @@ class Writing(Filling):
         return count
 
     # --- what a tier has missed
+
+    def _owe_all(self, level: Level, load: Load, keys: list[Any], now: int) -> None:
+        for key in keys:
+            if self._deletes(level):
+                self.owe(level, key, now, MISSING, None)
+            else:
+                self.owe(level, key, now, load.values[key], load.sealed[key])
 
     def owe(self, level: Level, key: Any, now: int, value: Any, sealed: Loaded | None) -> None:
         ledger = self.ledger_of(level)
@@ -286,10 +289,10 @@ class Writing(Filling):
     ) -> Calls:
         """The same for a tag's number; None: the namespace. Returns the last failure of a tier.
 
-        With `own` only in tiers that are not shared. `news_of`: the tier where somebody else has done
-        this. He has told the tiers that he uses, and to answer him would never end: so what is new
-        in a tier that is not shared goes only upward, and in shared ones it changes nothing. A tier
-        that fails is told later.
+        With `own` only in tiers that are not shared. `news_of`: the tier where somebody else has
+        done this. He has told the tiers that he uses, and to answer him would never end: so what is
+        new in a tier that is not shared goes only upward, and shared ones are not told. A tier that
+        fails is told later.
         """
         self.overtake(list(self.flights))  # a value on its way may be concerned
         if number is None:
@@ -339,7 +342,6 @@ class Writing(Filling):
 
 
 def _untold(levels: list[Level], level: Level, error: BaseException) -> list[Level]:
-    """The tiers that miss what one has failed to do: what stops the caller stops it before the
-    slower ones, too."""
+    """The tiers that miss what one has not done; those below too, if the caller was stopped."""
     at = levels.index(level)
     return levels[at : at + 1 if isinstance(error, Exception) else None]

@@ -19,7 +19,6 @@ LONG = 10_000.0  # seconds; real lifetimes that do not end within a test
 HANGS = 30.0  # seconds: what takes so long does not end
 
 Make = Callable[..., TieredCache]  # the fixture `make`
-Open = Callable[..., Tier]  # the fixture `store_at`
 
 
 def clock() -> Clock:
@@ -137,6 +136,9 @@ class Counting(Wrapper):
     async def adelete_many(self, keys: Sequence[bytes]) -> int:
         self.note("delete", keys)
         return await self.tier.adelete_many(keys)
+
+
+Open = Callable[..., Counting]  # the fixture `store_at`
 
 
 class Slow(Wrapper):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -152,6 +152,7 @@ def test_a_demotion_under_way(make: Make, store: Counting, how: str) -> None:
     push_out(cache, ["hot"])
     tier.gate.wait()
     with ThreadPoolExecutor(2) as pool:
+        other: Future[Any]
         if how == "delete":
             other = pool.submit(cache.delete, "hot")
         elif how == "set":

@@ -191,8 +191,9 @@ def test_an_error_is_no_absence(make: Make, mode: str, source: Source) -> None:
 
 
 def test_early_refresh_follows_its_distribution(make: Make, clock: Clock, source: Source) -> None:
-    """Of XFetch: a key is due -ln(U) * beta * delta before its expiry. Refreshes fail here, so that
-    a key that is due stays due, and each look-up that finds one is counted.
+    """A key is due -ln(U) * beta * delta before its expiry, says XFetch.
+
+    Refreshes fail here: a key that is due stays due, and each look-up that finds one is counted.
     """
     many, beta, delta = 4000, 50.0, 0.0
 

@@ -23,7 +23,7 @@ from tiers.caches import LONG, Counting, Make, Source, call, counts, settle
     [
         ["A", MISSING, "C"], ("A", MISSING, "C"), deque(["A", MISSING, "C"]),
         np.array(["A", MISSING, "C"], object), {"a": "A", "c": "C"}, {"c": "C", "a": "A", "x": 1},
-        UserDict({"a": "A", "c": "C"}), defaultdict(list, a="A", c="C"),
+        UserDict({"a": "A", "c": "C"}), defaultdict(str, a="A", c="C"),
     ],
     ids=lambda values: type(values).__name__,
 )  # fmt: skip
@@ -225,10 +225,10 @@ def test_a_stale_value_is_no_answer_to_who_cannot_refresh_it(make: Make, clock: 
 
 
 def test_a_function_that_returns_a_coroutine_is_refused(make: Make, mode: str) -> None:
-    cache = make(loader=lambda key: doubled(key))
+    cache = make(loader=lambda key: multiplied(2, key))
     with pytest.raises(TypeError, match="make it a coroutine function"):
         call(mode, cache.get, "a")
-    cache = make(loader_many=lambda keys: doubled_many(keys))
+    cache = make(loader_many=lambda keys: doubled_many([*keys]))
     with pytest.raises(TypeError, match="make it a coroutine function"):
         call(mode, cache.get_many, ["a"])
 

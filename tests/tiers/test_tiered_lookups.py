@@ -139,10 +139,12 @@ def test_keys_without_text_in_a_namespace(make: Make, store: Counting) -> None:
 
 def test_text_that_utf8_cannot_say_is_refused(make: Make, store: Counting, mode: str) -> None:
     cache = make(tiers=[store], loader=lambda key: 1)
-    for method, args in [
+    calls: list[tuple[Any, Any]] = [
         (cache.get, ["\ud800"]), (cache.get_many, [["a", "\ud800"]]), (cache.delete, ["\ud800"]),
-        (cache.set, ["\ud800", 1]), (cache.set, ["\ud800", b"1"]), (cache.set_many, [{"a": 1, "\ud800": 1}]),
-    ]:  # fmt: skip
+        (cache.set, ["\ud800", 1]), (cache.set, ["\ud800", b"1"]),
+        (cache.set_many, [{"a": 1, "\ud800": 1}]),
+    ]  # fmt: skip
+    for method, args in calls:
         with pytest.raises(ValueError, match="surrogates"):
             call(mode, method, *args)
     assert len(cache.l0) == 0

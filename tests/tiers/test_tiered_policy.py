@@ -133,7 +133,7 @@ def test_a_policy_is_a_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         policy.ttl = 5  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Policy(60)  # type: ignore[misc]
+        Policy(60)  # type: ignore[call-arg]
     assert Policy(ttl=math.inf).ttl == math.inf
 
 

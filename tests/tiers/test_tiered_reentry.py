@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cachecore import TieredCache
 from cachecore.tiers import Wrapper
 from tiers.caches import HANGS, Counting, Make, Slow, in_threads
 
@@ -56,7 +57,10 @@ def test_a_loader_that_asks_for_the_same_key(make: Make, many: bool) -> None:
     def one(key: str) -> Any:
         return cache.get(key)
 
-    cache = make(loader=one) if not many else make(loader_many=lambda keys: cache.get_many(keys))
+    def several(keys: list[str]) -> Any:
+        return cache.get_many(keys)
+
+    cache: TieredCache = make(loader_many=several) if many else make(loader=one)
     assert isinstance(ends(lambda: cache.get("key")), RecursionError)
     assert isinstance(ends(lambda: asyncio.run(cache.aget("key"))), RecursionError)
     assert not cache.flights
@@ -86,7 +90,7 @@ def test_a_loader_that_asks_for_the_same_key_once(make: Make) -> None:
 
 
 def test_a_cycle_of_keys(make: Make) -> None:
-    cache = make(loader=lambda key: cache.get((key + 1) % 3))
+    cache: TieredCache = make(loader=lambda key: cache.get((key + 1) % 3))
     assert isinstance(ends(lambda: cache.get(0)), RecursionError)
     assert not cache.flights
 

@@ -104,8 +104,9 @@ def test_hits_are_plain_again_after_a_block(make: Make) -> None:
     cache = make()
     cache.set("key", 1)
     with pytest.raises(ZeroDivisionError), cache.request():
+        cache.set("key", 1 // 0)
+    with cache.request():
         assert cache.slow == 1
-        raise ZeroDivisionError
     assert cache.slow == 0
     before = cache.l0.stats()
     cache.get("key")
@@ -202,7 +203,7 @@ def test_a_write_that_was_refused_is_not_seen(make: Make, store: Counting) -> No
         assert cache.get("key") == "before"
         for value, settings in ((object(), {}), (1, {"ttl": -1}), (1, {"tags": [1]})):
             with pytest.raises((TypeError, ValueError)):
-                cache.set("key", value, **settings)  # type: ignore[arg-type]
+                cache.set("key", value, **settings)
             assert cache.get("key") == "before"
 
 

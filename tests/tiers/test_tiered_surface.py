@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import cachecore
+import cachecore.tiers
 from cachecore import MISSING, Cache, TieredCache
 from cachecore.tiers import Policy, TieredStats, background
 from cachecore.tiers.testing import eventually
@@ -74,8 +75,6 @@ def test_stats_is_a_plain_tuple(make: Make, store: Counting, mode: str) -> None:
 
 
 def test_names() -> None:
-    import cachecore.tiers
-
     assert cachecore.TieredCache is TieredCache is cachecore.tiers.TieredCache
     assert isinstance(TieredCache(5).l0, Cache)
     assert TieredCache(5, namespace="ns").namespace == "ns"
@@ -103,11 +102,12 @@ def test_calls_after_close(make: Make, store: Counting, mode: str) -> None:
     cache = make(tiers=[store], loader=str.upper)
     cache.set("key", 1)
     call(mode, cache.close)
-    for method, args in [
+    calls: list[tuple[Any, Any]] = [
         (cache.get, ("key",)), (cache.get, ("other",)), (cache.get_many, (["key"],)),
         (cache.set, ("key", 2)), (cache.set_many, ({"key": 2},)), (cache.delete, ("key",)),
         (cache.delete_many, (["key"],)), (cache.invalidate, ("",)),
-    ]:  # fmt: skip
+    ]  # fmt: skip
+    for method, args in calls:
         with pytest.raises(ValueError, match="closed"):
             call(mode, method, *args)
     with pytest.raises(ValueError, match="closed"):
@@ -245,7 +245,7 @@ def test_a_cache_that_nobody_has_is_collected(store_at: Open, clock: Clock) -> N
         cache = TieredCache(5, tiers=[store_at(f"{len(opened)}")], exclusive=True)
         opened.append(cache.tiers[0])
         for _ in range(3):
-            cache.set_many({key: 1 for key in "abcdefg"}, tags=["tag"])
+            cache.set_many(dict.fromkeys("abcdefg", 1), tags=["tag"])
             cache.get_many("abcdefg"[at] for at in range(7))
         return cache
 
