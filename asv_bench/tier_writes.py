@@ -13,7 +13,7 @@ import numpy as np
 
 from bars import OURS, SMALL
 from cachecore import TieredCache
-from cachecore.tiers import MmapTier, RedisTier, WriteBehind
+from cachecore.tiers import Breaker, MmapTier, RedisTier, WriteBehind
 from report import Line, absolute_line, ratio_line
 from tier_reads import raw_lmdb
 from tier_servers import redis_server
@@ -52,7 +52,7 @@ def behind(effort: Effort) -> list[Line]:
     value = values()[0]
     with ExitStack() as stack:
         server = stack.enter_context(redis_server(*FULL_OF_NEW))
-        tier = WriteBehind(RedisTier(server.url, timeout=5))
+        tier = WriteBehind(Breaker(RedisTier(server.url, timeout=5)))
         cache = stack.enter_context(cache_over(tier, maxsize=SMALL))
         theirs: Any = LRUCache(SMALL)
         for key in next(fresh_keys(SMALL, 0)):
