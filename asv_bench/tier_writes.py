@@ -26,6 +26,7 @@ PAUSE = 0.005  # seconds between two bursts
 SUSTAINED = 1.0  # seconds
 FULL_OF_NEW = ("--maxmemory", "300mb", "--maxmemory-policy", "allkeys-lru")
 OUR_SET, THEIR_SET = "c[0].set(k, c[1])", "c[0][k] = c[1]"
+COPYING = "c[0][k] = c[1].copy()"
 
 
 def _paced(name: str, body: str, c: Any, supply: Iterator[list[str]]) -> Contender:
@@ -55,24 +56,26 @@ def behind(effort: Effort) -> list[Line]:
         tier = WriteBehind(RedisTier(server.url, timeout=5))
         cache = stack.enter_context(cache_over(tier, maxsize=SMALL))
         theirs: Any = LRUCache(SMALL)
+        copies: Any = LRUCache(SMALL)
         for key in next(fresh_keys(SMALL, 0)):
             cache.set(key, value)
-            theirs[key] = value
+            theirs[key] = copies[key] = value
         tier.flush()
         before = tier.stats()
-        supplies = [fresh_keys(BURST, SMALL * at) for at in (100, 200)]
+        supplies = [fresh_keys(BURST, SMALL * at) for at in (100, 200, 300)]
         samples = Samples()
         samples.play(
             [
                 _paced(OURS, OUR_SET, (cache, value), supplies[0]),
                 _paced("cachetools", THEIR_SET, (theirs, value), supplies[1]),
+                _paced("copies", COPYING, (copies, value), supplies[2]),
             ],
             4 * effort.large_rounds,
         )
         tier.flush()
         after = tier.stats()
         assert after["lost"] == before["lost"]
-        paced = samples.ratio(OURS, "cachetools")
+        paced, copied = samples.ratio(OURS, "cachetools"), samples.ratio(OURS, "copies")
         rush = _without_pause(cache, value, supplies[0])
         written = tier.stats()["written"] - after["written"]
         lost = tier.stats()["lost"]
@@ -82,6 +85,7 @@ def behind(effort: Effort) -> list[Line]:
     detail = f"in {SUSTAINED:g} s: {written:,} written, {lost:,} lost"
     return [
         ratio_line(name, "cachetools LRU", paced, 1.0, note=note),
+        ratio_line(name, "cachetools LRU, of array.copy()", copied),
         absolute_line(f"{name}, without pauses", "us", rush, detail=detail),
     ]
 

@@ -343,8 +343,13 @@ def _draw_owed(axes: Any, samples: list[Sample]) -> None:
     axes.plot(at, [each.owed for each in samples], color=INK, label="writes owed to Redis")
     top = 1.25 * max(1, *(each.owed for each in samples))
     axes.set_ylim(0, top)
+    changes = [b for a, b in pairwise(samples) if a.breaker != b.breaker]
     for state, colour in STATES.items():
-        spans = [(a.at, b.at - a.at) for a, b in pairwise(samples) if a.breaker == state]
+        spans = [
+            (a.at, b.at - a.at)
+            for a, b in pairwise([samples[0], *changes, samples[-1]])
+            if a.breaker == state
+        ]
         bar = (0.92 * top, 0.08 * top)
         axes.broken_barh(spans, bar, color=colour, linewidth=0, label=f"breaker {state}")
     axes.set_ylabel("writes")
