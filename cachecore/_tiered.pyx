@@ -574,7 +574,7 @@ cdef object missed(object cache, object key, object default):
 
 
 def own_get(kind):
-    """A class decorator: gives a subclass of Tiered a `get` that is called as fast as that of Cache."""
+    """A class decorator: a `get` of its own, that is called as fast as that of Cache."""
     if not issubclass(kind, Tiered):
         raise TypeError(f"kind must be a subclass of Tiered, not {kind!r}")
     cc_tiered_own_get(<PyTypeObject *>kind)
