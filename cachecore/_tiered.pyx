@@ -78,34 +78,42 @@ cdef class Tiered:
         the loader raised for some of the keys is raised when the others have been kept.
         """
         cdef Py_ssize_t i
-        cdef list values, missing
+        cdef list values, missing = []
+        nothing = MISSING
         fast = sequence_of(keys)
         for key in fast:
             if not cc_key_is_plain(key):
                 raise no_key(key)
         if self.slow:
-            values = [MISSING] * len(fast)
+            values = [nothing] * len(fast)
             self.l0.table.misses += len(values)
         else:
-            values = self.l0.get_many(fast, MISSING)
-        missing = [i for i in range(len(values)) if values[i] is MISSING]
+            values = self.l0.get_many(fast, nothing)
+        for i in range(len(values)):
+            if values[i] is nothing:
+                missing.append(i)
         if missing:
             found = self.missed_many([fast[i] for i in missing])
             for i in missing:
                 value = found[fast[i]]
-                values[i] = default if value is MISSING else value
+                values[i] = default if value is nothing else value
         return values
 
     def missed_many(self, keys):
         """The values of keys that the innermost cache does not tell, a dict; for threads."""
         cdef Load load = Load()
+        cdef dict found
         if self.closed:
             self.check_caller()
         found, rest = self.look_many(keys, load)
         if self.awaits and (rest or load.refresh is not None):
             self.check_caller()
         if rest:
-            found.update(run(self, self.fetch(rest, load)))
+            loaded = run(self, self.fetch(rest, load))
+            if found:
+                found.update(loaded)
+            else:
+                found = loaded
         if load.refresh is not None:
             self.refresh_later(load.refresh)
         return found
@@ -279,7 +287,10 @@ cdef class Tiered:
             mine, others = self.claim(load, rest)
             if mine:
                 yield OP_RUN, load, mine
-                values.update(load.values)
+                if values:
+                    values.update(load.values)
+                else:
+                    values = load.values
                 error = load.error() or error
             rest = []
             for key, other in others:
