@@ -32,6 +32,7 @@ cdef class Load:
     cdef public object parent  # the load whose loader began this one; None: nobody's
     cdef public list waits     # loads that its end waits for
     cdef public dict sealed    # by key: what a tier had
+    cdef public set voided     # keys overtaken while its tiers were being written; None: none
     cdef public unsigned long thread  # the one that runs it, where `loop` is None; 0: none yet
     cdef readonly unsigned long era
 

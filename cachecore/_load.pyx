@@ -103,10 +103,20 @@ cdef class Level:
         return 0
 
     def failed(self, error):
-        """Count a failure."""
+        """Count a failure. It may have forgotten its generation: that is read before it is used."""
         self.errors += 1
+        self.generation_read = 0
         if isinstance(error, TimeoutError):
             self.timeouts += 1
+
+    def settle(self):
+        """Let go of a ledger in which nothing stands any more; whether there is none. No Python
+        code runs here: nobody can note something meanwhile."""
+        cdef object ledger = self.ledger
+        if ledger is not None and not (ledger.missed or ledger.overflowed or ledger.tags
+                                       or ledger.renewal is not None):
+            self.ledger = None
+        return self.ledger is None
 
     def histogram(self):
         """Calls by how long they took: bucket i counts those of 2^i ... 2^(i + 1) - 1 us."""

@@ -34,11 +34,14 @@ cdef class Tiered:
     cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
     cdef public uint64_t negative_hits, overtaken, refreshes_dropped, demotions, demotions_lost
     cdef public uint64_t replayed, ledgers_overflowed, invalidations, distrusts
+    cdef public bint handing_down  # `leaving` will be looked at
     cdef public int lost           # invalidation sources that are not there
     cdef object __weakref__        # and no dict: a method that no dict can hide is found at once
 
     cdef int64_t now(self) except? -1
     cdef list writing(self, keys)
+    cdef int64_t clock_ahead(self) except? -1
+    cdef bint holds(self, Load load, object key) except -1
     cdef object look(self, object key, Load load)
     cdef object stale(self, object key, object value, int64_t soft, int64_t now, Load load)
     cdef bint accept(self, Load load, object key, object data, int64_t now, Level level) except -1

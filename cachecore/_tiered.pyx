@@ -65,6 +65,12 @@ cdef class Tiered:
             return <int64_t>(<double>self.timer() * 1000 + 0.5)
         return cc_clock_unix_ms()
 
+    cdef int64_t clock_ahead(self) except? -1:
+        """Unix ms less the ms of the innermost cache's clock."""
+        cdef int64_t now
+        cc_table_now(&self.l0.table, &now)
+        return self.now() - now
+
     def now_ms(self):
         """The time, in Unix ms."""
         return self.now()
@@ -180,6 +186,7 @@ cdef class Tiered:
                 put(self.l0, key, left[0], INFINITY if left[2] == INT64_MAX
                     else <int64_t>(left[2] - self.now()) / 1000.0, 1, False, left[3],
                     0 if left[1] == left[2] else <int64_t>(left[1] - self.now()) / 1000.0)
+                self.hand_down_soon()
                 return left[0]
         if self.absent is not None and key in self.absent:
             self.negative_hits += 1
@@ -268,12 +275,19 @@ cdef class Tiered:
                 wake()
 
     def overtake(self, keys):
-        """Have what is being loaded for these keys kept nowhere."""
+        """Have what is being loaded for these keys kept nowhere, or taken away from tiers again."""
         cdef Load load
         for key in keys:
             load = self.flights.get(key)
-            if load is not None and not load.write:
+            if load is not None and load.writing:
+                load.voided = load.voided or set()
+                load.voided.add(key)
+            elif load is not None:
                 del self.flights[key]
+
+    cdef bint holds(self, Load load, object key) except -1:
+        """Whether what a load brings for a key is to be kept."""
+        return self.flights.get(key) is load and (load.voided is None or key not in load.voided)
 
     # --- a fetch, for threads and for tasks
 
@@ -297,7 +311,8 @@ cdef class Tiered:
                 if not (yield OP_WAIT, None, other):  # its end depends on this call's
                     other = Load()
                     yield OP_RUN, other, [key]
-                if other.failure is not None or other.write:
+                if (other.failure is not None or other.write
+                        or (other.voided is not None and key in other.voided)):
                     rest.append(key)
                 elif other.errors is not None and key in other.errors:
                     error = other.errors[key]
@@ -323,8 +338,13 @@ cdef class Tiered:
                 break
             level = <Level>self.levels[at]
             ask, left = rest, []
+            if self.distrusted and not level.tier.shared:
+                failed.append(level)  # it is told by the same sources
+                continue
             if level.ledger is not None:
                 ask, left = level.ledger.readable(rest)
+                if left:
+                    failed.append(level)  # nobody knows what it should have
                 if not ask:
                     continue
             wires = [joined(self.prefix, key) for key in ask]
@@ -428,15 +448,16 @@ cdef class Tiered:
         """Keeps a value in the innermost cache, unless it was overtaken; notes it as the outcome.
         `due`: when it is to be refreshed, in ms as the others; at the latest at `soft`."""
         cdef Tagged tagged
-        if self.flights.get(key) is not load or self.distrusted or self.closed:
-            self.overtaken += self.flights.get(key) is not load
-            load.values[key] = snapshot(value) if is_array(value) else value
-            return None
         if is_array(value):
             value = snapshot(value)
         load.values[key] = value
+        if self.distrusted or self.closed or not self.holds(load, key):
+            self.overtaken += not self.holds(load, key)
+            return None
         if self.absent is not None:
             self.absent.delete(key)
+        if self.leaving:
+            self.leaving.pop(key, None)
         if tags:
             tagged = Tagged()
             tagged.value, tagged.soft, tagged.epoch = value, soft, self.epoch
@@ -451,7 +472,10 @@ cdef class Tiered:
         cdef double wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
         if wait == 0 and hard == INT64_MAX:
             ttl = INFINITY
-        return put(self.l0, key, value, ttl, 1, False, 0, wait)
+        value = put(self.l0, key, value, ttl, 1, False, 0, wait)
+        if self.leaving and not self.handing_down:
+            self.hand_down_soon()
+        return value
 
     def kept(self, Load load, key, value, int64_t now, int64_t soft, int64_t hard, double seconds,
              tuple tags=()):
@@ -540,21 +564,6 @@ def run_sync(Tiered self, steps):
 def run_load(Tiered self, Load load, list keys):
     """Run a load of keys that it has claimed to its end in this thread."""
     drive(self, load, keys)
-
-
-def leaves_to(Tiered self, on_leave):
-    """Have `on_leave(key, value, reason, frequency, soft, deadline)` told what the innermost cache
-    lets go; `soft` and `deadline` in ms of its clock."""
-    self.l0.on_evict = on_leave
-    self.l0.plain = False
-    self.l0.table.detailed = True
-
-
-def clock_ahead(Tiered self):
-    """Unix ms less the ms of the innermost cache's clock."""
-    cdef int64_t now
-    cc_table_now(&self.l0.table, &now)
-    return self.now() - now
 
 
 cdef object missed(object cache, object key, object default):

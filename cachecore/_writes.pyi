@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
+from cachecore._load import Load
 from cachecore._tiered import Tiered
 from cachecore.tiers.base import Item
 
@@ -14,6 +15,13 @@ class TieredWrites(Tiered):
     around: bool
     strict: bool
     writable: tuple[type, ...]
+    def held(self, load: Load, keys: Iterable[Any]) -> list[Any]: ...
+    def gone(self, load: Load, key: Any) -> None: ...
+    def forget_keys(self, keys: Iterable[Any]) -> int: ...
+    def note_leavers(self) -> None: ...
+    def left(
+        self, key: Any, value: Any, reason: str, frequency: int, soft: int, deadline: int
+    ) -> None: ...
     def set(
         self, key: Any, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> None: ...

@@ -5,11 +5,17 @@ from libc.stdint cimport INT64_MAX, int64_t
 
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
-from cachecore._load cimport Level, Load, current_era
+from cachecore._load cimport Level, Load, Tagged, current_era
 from cachecore._tiered cimport BELIEVED_MS, Tiered
 from cachecore.cc_tiered cimport cc_key_is_plain
 
+from cachecore.errors import TierError
+
 cdef int64_t NEVER = INT64_MAX
+
+cdef enum:
+    MOST = 2_000  # values that wait to be handed down; beyond, the oldest are let go and counted
+    EARNED = 2  # look-ups of late that a value must have had
 
 
 cdef class TieredWrites(Tiered):
@@ -20,6 +26,51 @@ cdef class TieredWrites(Tiered):
     cdef public bint around        # writes go to the last tier only
     cdef public bint strict        # a tier that does not take a write is an error
     cdef public tuple writable     # types of values that the codec surely takes, but for objects
+
+    def held(self, Load load, keys):
+        """The keys for which what a load brings is to be kept."""
+        return [key for key in keys if self.holds(load, key)]
+
+    def gone(self, Load load, key):
+        """Know that there is no value for a key, unless it was overtaken."""
+        if self.holds(load, key) and not (self.distrusted or self.closed):
+            if self.absent is not None:
+                self.absent.set(key, True)
+            self.l0.delete(key)
+
+    def forget_keys(self, keys):
+        """Forget keys in this process; how many were there. From leaving to l0 and back a key moves
+        without Python code, so nothing is missed between the two."""
+        cdef Py_ssize_t count = 0
+        for key in keys:
+            left = self.leaving.pop(key, None)
+            count += self.l0.delete(key)
+            if self.absent is not None:
+                self.absent.delete(key)
+            del left  # not before: a value's end may run anything
+        return count
+
+    def note_leavers(self):
+        """Begin to take note of what the innermost cache lets go."""
+        self.l0.on_evict = self.left
+        self.l0.plain = False
+        self.l0.table.detailed = True
+
+    def left(self, key, value, reason, frequency, int64_t soft, int64_t deadline):
+        """Take note of what leaves; times in ms of the innermost cache's clock.
+
+        From when it is gone there until it stands here no Python code runs, in which another thread
+        could write the key: this would then come after it.
+        """
+        cdef int64_t ahead
+        if reason == "expired" or frequency < EARNED or type(value) is Tagged:
+            return
+        ahead = self.clock_ahead()
+        self.leaving[key] = (value, NEVER if soft == NEVER else soft + ahead,
+                             NEVER if deadline == NEVER else deadline + ahead, frequency)
+        if len(self.leaving) > MOST:
+            self.leaving.pop(next(iter(self.leaving)), None)
+            self.demotions_lost += 1
 
     def set(self, key, value, *, ttl=None, tags=()):
         """Set a key here and in the tiers.
@@ -44,7 +95,7 @@ cdef class TieredWrites(Tiered):
         cdef Level level
         cdef Later later
         cdef int64_t now, soft, hard
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size, at
         cdef bytes wire
         failure = None
         if self.slow or self.around or not cc_key_is_plain(key):
@@ -75,16 +126,17 @@ cdef class TieredWrites(Tiered):
         if load is None or load.era != current_era():
             load = Load.__new__(Load)
         load.thread = PyThread_get_thread_ident()
-        load.ended = False
+        load.ended, load.voided = False, None
         load.write = load.writing = True
         self.flights[key] = load
         try:
-            value = self.put_here(key, value, now, hard, soft)
             if self.absent is not None:
                 self.absent.delete(key)
             if self.leaving:
                 self.leaving.pop(key, None)
-            for level in self.levels:
+            value = self.put_here(key, value, now, hard, soft)
+            for at in range(len(self.levels)):
+                level = <Level>self.levels[at]
                 later = Later.__new__(Later)
                 later.key, later.value, later.codec = key, value, self.codec
                 later.written, later.soft, later.hard = now, soft, hard
@@ -96,10 +148,13 @@ cdef class TieredWrites(Tiered):
                     item = (wire, data, lifetime)
                     level.set_many([item if level.plain else tuple.__new__(self.item, item)])
                 except BaseException as error:
-                    failure = self.set_missed(level, key, value, now, soft, hard, error) or failure
+                    self.set_missed(at, key, value, now, soft, hard, error)
+                    failure = error
                 else:
                     level.writes += 1
                     level.bytes_written += size
+            if failure is not None and self.strict:
+                raise TierError(f"not every tier took the write: {failure}") from failure
         finally:
             if load.waiters is None and self.flights.get(key) is load:
                 del self.flights[key]
@@ -107,6 +162,4 @@ cdef class TieredWrites(Tiered):
                 self.spare = load  # whoever has found it meanwhile looks again after its next end
             else:
                 self.land(load, (key,))
-        if failure is not None:
-            raise failure
         return True

@@ -42,8 +42,14 @@ class Background:
             job = (time.monotonic() + delay, next(self._ties), function, args)
             heapq.heappush(self._jobs, job)
             if self._idle == 0 and self._started < self._threads:
-                self._started += 1
-                threading.Thread(target=self._work, name="cachecore", daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, name="cachecore", daemon=True).start()
+                    self._started += 1
+                except RuntimeError:  # there are too many, or the interpreter ends
+                    if self._started == 0:
+                        self._jobs.remove(job)
+                        heapq.heapify(self._jobs)
+                        return False
             self._changed.notify()
         return True
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cachecore._envelope import Sealed, unseal
-from cachecore._load import DEMOTE, GET, WAIT, Level, Load, Tagged
-from cachecore._tiered import NEVER, clock_ahead, leaves_to, run_sync
+from cachecore._load import DEMOTE, GET, WAIT, Level, Load
+from cachecore._tiered import NEVER, run_sync
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls
 from cachecore.tiers.writing import BATCH, Writing
 
 DELAY = 0.05  # seconds in which what leaves gathers
-MOST = 2_000  # values that wait; beyond, the oldest are let go and counted
-EARNED = 2  # look-ups of late that a value must have had
 
 
 class Demoting(Writing):
@@ -24,27 +22,14 @@ class Demoting(Writing):
 
     __slots__ = ()
 
-    def hand_down(self) -> None:
-        """Begin to take note of what leaves."""
-        leaves_to(self, self._left)
-
-    def _left(
-        self, key: Any, value: Any, reason: str, frequency: int, soft: int, deadline: int
-    ) -> None:
-        if reason == "expired" or frequency < EARNED or type(value) is Tagged:
-            return
-        ahead = clock_ahead(self)
-        soft = NEVER if soft == NEVER else soft + ahead
-        hard = NEVER if deadline == NEVER else deadline + ahead
-        if not self.leaving:
-            self.background.submit(self.demote, delay=DELAY)
-        self.leaving[key] = value, soft, hard, frequency
-        if len(self.leaving) > MOST:
-            self.leaving.pop(next(iter(self.leaving)), None)
-            self.demotions_lost += 1
+    def hand_down_soon(self) -> None:
+        """Have what waits written, soon."""
+        if self.leaving:
+            self.handing_down = self.background.submit(self.demote, delay=DELAY)
 
     def demote(self) -> None:
         """Write what waits to the first tier. In a thread."""
+        self.handing_down = False
         while self.leaving:
             run_sync(self, self._demote_steps())
 
@@ -70,6 +55,7 @@ class Demoting(Writing):
                 items = yield from self._demoted(load, level, keys, now)
                 yield DEMOTE, level, (items, frequencies)
                 self.demotions += len(items)
+                yield from self.take_back(load, level, keys, now)
             except Exception as error:
                 level.failed(error)
                 self.demotions_lost += len(keys)

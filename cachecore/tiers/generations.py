@@ -11,12 +11,12 @@ A number that an engine has forgotten is made anew, never assumed: old values st
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from cachecore._load import ADD, GET, Level, Load
-from cachecore._tiered import GENERATION_MS
+from cachecore._tiered import GENERATION_MS, NEVER
 from cachecore._writes import TieredWrites
 from cachecore.tiers.base import Item
 
@@ -61,8 +61,9 @@ class Generations(TieredWrites):
             (yield from self._renewed(level, level.generation_key, data)), "little"
         )
         known, level.generation, level.generation_read = level.generation, number, now
-        if known not in (0, number):  # somebody else has invalidated the namespace
-            yield from self.void_steps(None, news_of=level)
+        if known not in (0, number):  # somebody else has invalidated it, or the tier was emptied
+            level.tags = {tag: each for tag, each in level.tags.items() if each[1] == NEVER}
+            yield from self.void_steps(None, self._to_tell(level))
 
     def generation_known(self, level: Level, now: int) -> Calls:
         """Read a tier's generation where that was long ago; raises what the tier raises."""
@@ -80,7 +81,7 @@ class Generations(TieredWrites):
                 found = int.from_bytes((yield from self._renewed(level, key, data)), "little")
                 known, level.tags[number] = level.tags.get(number, (found, 0))[0], (found, now)
                 if known != found:
-                    yield from self.void_steps(number, news_of=level)
+                    yield from self.void_steps(number, self._to_tell(level))
         return tuple((number, level.tags[number][0]) for number in numbers)
 
     def tags_hold(self, level: Level, tags: tuple[tuple[int, int], ...], now: int) -> Calls:
@@ -91,9 +92,21 @@ class Generations(TieredWrites):
             level.failed(error)
             return False
 
-    def void_steps(
-        self, number: int | None, own: bool = False, news_of: Level | None = None
-    ) -> Calls:
+    def _to_tell(self, level: Level) -> list[Level]:
+        """Where news of a tier goes: to this machine's tiers, and from one of these only upward.
+
+        Who has invalidated what is there has told the tiers that he uses; to answer him would never
+        end.
+        """
+        shared = level.tier.shared
+        levels = self.levels if shared else self.levels[: self.levels.index(level)]
+        return [each for each in levels if not each.tier.shared]
+
+    def _private(self) -> list[Level]:
+        """The tiers of this machine."""
+        return [level for level in self.levels if not level.tier.shared]
+
+    def void_steps(self, number: int | None, levels: Sequence[Level]) -> Calls:
         """Make the namespace or a tag void: see writing.py."""
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cachecore._load import DELETE, Level
-from cachecore._tiered import run_sync
+from cachecore._tiered import NEVER, run_sync
 from cachecore.sentinel import MISSING
 from cachecore.tiers.demotion import Demoting
 from cachecore.tiers.generations import Calls
@@ -16,7 +16,7 @@ class Invalidated(Demoting):
     """The part of a cache with tiers that does what invalidation sources say.
 
     Only tiers that are not shared are told: the others are where the news comes from. While a
-    source is lost, nothing is read from this process's memory or kept there.
+    source is lost, nothing is read from this process's memory and those tiers, or kept there.
     """
 
     __slots__ = ("sources",)
@@ -37,20 +37,35 @@ class Invalidated(Demoting):
             if not wire.startswith(self.prefix):
                 continue
             if name == b"\0generation":
+                self._read_again(None)
                 self.forget_all()
             elif name.startswith(b"\0tag:"):
-                run_sync(self, self.void_steps(int(name[5:], 16), own=True))
+                self._read_again(int(name[5:], 16))
+                run_sync(self, self.void_steps(int(name[5:], 16), self._private()))
             elif not name.endswith(b"\0lease"):
                 wires.append(wire)
                 ours += _keys_of(name)
         self.invalidations += len(wires)
         self.overtake(ours)
+        for level in reversed(self._private() if wires else []):
+            run_sync(self, self._forget_in(level, wires, ours))
+            self.overtake(ours)  # what has just been read there
         self.forget_keys(ours)
+
+    def _read_again(self, number: int | None) -> None:
+        """A generation was replaced: what shared tiers have is not believed before it is read."""
         for level in self.levels:
-            if wires and not level.tier.shared:
-                run_sync(self, self._forget_in(level, wires, ours))
+            if not level.tier.shared:
+                continue
+            if number is None:
+                level.generation_read = 0
+            elif number in level.tags and level.tags[number][1] != NEVER:
+                level.tags[number] = level.tags[number][0], 0
 
     def _forget_in(self, level: Level, wires: list[bytes], keys: list[Any]) -> Calls:
+        if level.ledger is not None:  # what it has missed is older
+            for key in keys:
+                self.owe(level, key, self.now_ms(), MISSING, None)
         try:
             yield DELETE, level, wires
         except Exception as error:
@@ -61,7 +76,7 @@ class Invalidated(Demoting):
     def forget_all(self) -> None:
         """Forget everything that this process, or a tier of its own, holds."""
         if not self.raw:
-            run_sync(self, self.void_steps(None, own=True))
+            run_sync(self, self.void_steps(None, self._private()))
             return
         self.leaving.clear()
         self.forget_here()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from cachecore.sentinel import MISSING
+
 MOST_KEYS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
 
@@ -23,7 +25,7 @@ class Missed(NamedTuple):
     """MISSING: a deletion."""
     soft: int
     hard: int
-    tags: tuple[str, ...]
+    tags: tuple[int, ...]
     size: int
 
 
@@ -40,19 +42,17 @@ class Ledger:
         """The same for tags."""
 
     def __len__(self) -> int:
-        return len(self.missed)
+        return len(self.missed) + len(self.tags) + self.is_void
 
     def readable(self, keys: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         """The keys for which the tier may be read, and the others."""
-        if self.overflowed or self.renewal is not None:
+        if self.is_void:
             return [], list(keys)
         ask = [key for key in keys if key not in self.missed]
         return ask, [key for key in keys if key in self.missed]
 
     def note(self, key: Any, missed: Missed) -> None:
         """Remember a write; the latest of a key counts."""
-        if self.overflowed:
-            return
         self.forget([key])
         self.missed[key] = missed
         self.bytes += missed.size
@@ -68,7 +68,19 @@ class Ledger:
             if missed is not None:
                 self.bytes -= missed.size
 
+    def made_up(self, done: dict[Any, Missed]) -> None:
+        """These have been made up for, if nothing was missed under their keys meanwhile."""
+        self.forget([key for key, missed in done.items() if self.missed.get(key) is missed])
+
+    def void(self, number: int | None) -> None:
+        """What was to be written with a tag, or at all (None), was invalidated since."""
+        for key, missed in list(self.missed.items()):
+            if number is None:
+                self.forget([key])
+            elif number in missed.tags:
+                self.note(key, Missed(missed.at, MISSING, missed.soft, missed.hard, (), 64))
+
     @property
-    def settled(self) -> bool:
-        """Whether nothing is missed any more."""
-        return not (self.missed or self.overflowed or self.tags or self.renewal is not None)
+    def is_void(self) -> bool:
+        """Whether all that the tier has is to be made void before it is read or written again."""
+        return self.overflowed or self.renewal is not None

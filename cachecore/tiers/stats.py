@@ -30,7 +30,7 @@ class TierStats(NamedTuple):
     refused: dict[str, int]
     """Values that were not taken for what they seemed to be, by reason: misses."""
     owed: int
-    """Writes and deletions that it has missed, and that are to be made up for."""
+    """Writes, deletions and invalidations that it has missed, and that are to be made up for."""
     latencies: list[int]
     """Look-ups by how long they took: item i counts those of 2^i ... 2^(i + 1) - 1 us."""
     own: dict[str, int]

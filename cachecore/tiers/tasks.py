@@ -12,6 +12,7 @@ from cachecore.tiers.waiting import wait_async
 if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
 
+in_thread = asyncio.to_thread
 _tasks: set[asyncio.Task[None]] = set()  # event loops refer to their tasks weakly
 
 
@@ -69,10 +70,18 @@ def own() -> Load:
 
 def start(cache: TieredCache, load: Load, keys: list[Any]) -> None:
     """Begin a load of keys that it has claimed."""
-    load.loop = asyncio.get_running_loop()
-    task = load.loop.create_task(_run_load(cache, load, keys))
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(_run_load(cache, load, keys))
+    load.loop = loop
     _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        _tasks.discard(task)
+        if not load.ended:  # it was cancelled before it began
+            load.end_with(asyncio.CancelledError(), keys)
+            cache.land(load, keys)
+
+    task.add_done_callback(ended)
 
 
 async def _run_load(cache: TieredCache, load: Load, keys: list[Any]) -> None:

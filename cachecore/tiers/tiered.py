@@ -81,7 +81,7 @@ class TieredCache(Scoped):
         ValueError, TypeError: an argument is out of range or of the wrong kind; it is named.
     """
 
-    __slots__ = ("_on_event", "policy", "tiers")
+    __slots__ = ("_on_event", "policy", "refreshes", "tiers")
 
     def __init__(
         self,
@@ -150,9 +150,9 @@ class TieredCache(Scoped):
         ]
         for level in self.levels:
             level.plain = type(level.tier) is WriteBehind
-        self.background = Background()
+        self.background, self.refreshes = Background(), Background()
         if self.tiers and (exclusive or not self.tiers[0].shared):
-            self.hand_down()
+            self.note_leavers()
         self.sources = list(invalidation)
         self.slow = 0
         _caches.add(self)
@@ -307,14 +307,16 @@ class TieredCache(Scoped):
         """Have keys loaded anew, in the background; `refresh` has the expiry to improve on."""
         load = Load()
         load.known, load.thread = refresh, 0
-        keys, _ = self.claim(load, list(refresh))
-        if not keys:
-            return
-        if self.awaits:
-            tasks.start(self, load, keys)
-        elif not self.background.submit(run_load, self, load, keys):
-            self.refreshes_dropped += len(keys)
-            self.land(load, keys)
+        try:
+            keys, _ = self.claim(load, list(refresh))
+            if keys and self.awaits:
+                tasks.start(self, load, keys)
+            elif keys and not self.refreshes.submit(run_load, self, load, keys):
+                self.refreshes_dropped += len(keys)
+                self.land(load, keys)
+        except BaseException:
+            self.land(load, refresh)
+            raise
 
     def told(self, load: Load, event: str, keys: int, spent: float) -> None:
         """Call on_event; what it raises is nobody's business here."""
@@ -345,7 +347,9 @@ class TieredCache(Scoped):
             rest.callback(self.l0.clear)
             for tier in reversed(self.tiers):
                 rest.callback(tier.close)
+            rest.callback(self.tell_of_owed)
             rest.callback(self.background.close, _FLUSH)
+            rest.callback(self.refreshes.close, _FLUSH)
             for source in self.sources:
                 source.stop()
             for level in self.levels:
@@ -358,9 +362,7 @@ class TieredCache(Scoped):
 
     async def aclose(self) -> None:
         """The same as `close`, from a coroutine."""
-        import asyncio
-
-        await asyncio.to_thread(self.close)
+        await tasks.in_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -379,9 +381,9 @@ def _begin_anew() -> None:
     for cache in list(_caches):
         cache.flights.clear()
         cache.background.reset()
-        for level in cache.levels:
-            if level.ledger is not None:
-                cache.background.submit(cache.replay, level)
+        cache.refreshes.reset()
+        for level in (each for each in cache.levels if each.ledger is not None):
+            cache.background.submit(cache.replay, level)
 
 
 os.register_at_fork(after_in_child=_begin_anew)

@@ -6,6 +6,7 @@ on himself is told so, and loads on his own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -21,7 +22,12 @@ PATIENCE = 1.0  # seconds between two looks whether an event loop is there still
 
 # The load whose loader this code belongs to.
 _inside: ContextVar[Load | None] = ContextVar("cachecore_load", default=None)
-_graph = Lock()  # of `waits`: a look for a cycle and the edge that would close it are one step
+
+
+class _Graph:
+    """Of `waits`: a look for a cycle and the edge that would close it are one step."""
+
+    lock = Lock()
 
 
 @contextmanager
@@ -73,7 +79,7 @@ def _reaches(load: Load, goals: list[Load]) -> bool:
 def _waiting(load: Load) -> Iterator[bool]:
     """Notes that this code waits for a load; False: that would be a cycle."""
     ours = _ancestors()
-    with _graph:
+    with _Graph.lock:
         cycle = bool(ours) and _reaches(load, ours)
         if not cycle:
             for each in ours:
@@ -82,14 +88,21 @@ def _waiting(load: Load) -> Iterator[bool]:
         yield not cycle
     finally:
         if not cycle:
-            with _graph:
+            with _Graph.lock:
                 for each in ours:
                     each.waits = [other for other in each.waits or () if other is not load]
 
 
 def _gone(load: Load) -> bool:
-    """Whether nobody will end it: its event loop was closed, or it is a parent process's."""
-    return load.lost or (load.loop is not None and load.loop.is_closed())
+    """Whether nobody will end it: its event loop has ended, or it is a parent process's."""
+    return load.lost or (load.loop is not None and not load.loop.is_running())
+
+
+def _begin_anew() -> None:
+    _Graph.lock = Lock()  # another thread may have held the old one
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def running_loop() -> AbstractEventLoop | None:
@@ -121,9 +134,9 @@ def wait(load: Load) -> bool:
         gate = Lock()
         gate.acquire()
         if load.await_end(gate.release):
-            while not gate.acquire(timeout=PATIENCE):
+            while not gate.acquire(timeout=PATIENCE) and not load.ended:
                 if _gone(load):
-                    load.failure = RuntimeError("its event loop was closed")
+                    load.failure = RuntimeError("its event loop has ended")
                     break
     return True
 
@@ -149,9 +162,9 @@ async def wait_async(load: Load) -> bool:
         if not possible:
             return False
         if load.await_end(wake):
-            while not waiter.done():
+            while not waiter.done() and not load.ended:
                 await wait_for([waiter], timeout=PATIENCE)
-                if not waiter.done() and _gone(load):
-                    load.failure = RuntimeError("its event loop was closed")
+                if not waiter.done() and not load.ended and _gone(load):
+                    load.failure = RuntimeError("its event loop has ended")
                     break
     return True

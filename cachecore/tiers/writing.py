@@ -6,6 +6,7 @@ and no load puts an older value after it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from sys import getsizeof
 from typing import Any
@@ -19,9 +20,11 @@ from cachecore.errors import TierError
 from cachecore.sentinel import MISSING
 from cachecore.tiers.background import Background
 from cachecore.tiers.base import Item
-from cachecore.tiers.filling import Filling, Loaded
+from cachecore.tiers.filling import Filling, Loaded, UnwritableError
 from cachecore.tiers.generations import Calls, fresh, tag_number
 from cachecore.tiers.ledger import Ledger, Missed
+
+_log = logging.getLogger("cachecore")
 
 REPLAY = 0.25  # seconds between two attempts to make up for missed writes
 BATCH = 500  # keys a call
@@ -48,7 +51,7 @@ class Writing(Filling):
         self, values: dict[Any, Any], ttl: float | None, tags: Sequence[str], load: Load
     ) -> Calls:
         """A generator that sets keys here and in the tiers."""
-        now = self.now_ms()
+        now, rest = self.now_ms(), []
         numbers = [tag_number(tag) for tag in tags]
         load.values, load.sealed = {}, {}
         for key, value in values.items():
@@ -60,19 +63,19 @@ class Writing(Filling):
             wire_keys(self.prefix, values)  # ValueError, if it cannot be
         try:
             yield from self._claimed(load, values)
+            rest = list(self.levels)
             for key, value in values.items():
                 sealed = load.sealed[key]
                 if self.around:
                     load.values[key] = value
-                    self.l0.delete(key)
+                    self.forget_keys([key])
                 else:
                     self.kept(load, key, value, now, sealed.soft, sealed.hard, 0.0, sealed.tags)
-                if self.absent is not None:
-                    self.absent.delete(key)
-                self.leaving.pop(key, None)
-            yield from self._write_through(load, list(values), now)
-        except BaseException as error:
-            load.failure = error
+            yield from self._write_through(load, list(values), now, rest)
+        except BaseException as error:  # cancelled: nobody knows whether it was done
+            for level in rest:
+                self._owe_all(load, level, values, now)
+            load.failure = error  # last: from here on nobody waits for it
             raise
         finally:
             self.land(load, values)
@@ -85,74 +88,85 @@ class Writing(Filling):
         if not plain:
             self.codec.encode(value)
 
-    def _write_through(self, load: Load, keys: list[Any], now: int) -> Calls:
+    def _deletes(self, level: Level) -> bool:
+        """Whether a write takes its keys out of a tier, instead of putting them in."""
+        return level.exclusive or (self.around and level is not self.levels[-1])
+
+    def _owe_all(self, load: Load, level: Level, keys: Iterable[Any], now: int) -> None:
+        deletes = self._deletes(level)
+        for key in keys:
+            if deletes:
+                self.owe(level, key, now, MISSING, None)
+            else:
+                self.owe(level, key, now, load.values[key], load.sealed[key])
+
+    def _write_through(self, load: Load, keys: list[Any], now: int, rest: list[Level]) -> Calls:
+        """Write to the tiers in `rest`, out of which those go that were."""
         errors = []
-        for level in self.levels:
-            deletes = self._deletes(level)
+        while rest:
+            level = rest[0]
             try:
-                if deletes:
+                if level.ledger is not None and level.ledger.is_void:
+                    raise TierError("all that it has is still to be made void")
+                if self._deletes(level):
                     yield DELETE, level, wire_keys(self.prefix, keys)
                 else:
                     yield from self.current(load, level, keys, now)
                     items = self.items(load, level, keys, now)
                     yield SET, level, items
                     level.bytes_written += sum(len(item.data) for item in items)
-            except BaseException as error:  # cancelled, too: nobody knows whether it was done
-                for each in _untold(self.levels, level, error):
-                    self._owe_all(each, load, keys, now)
-                if not isinstance(error, Exception):
-                    raise
+            except Exception as error:
+                self._owe_all(load, level, keys, now)
                 level.failed(error)
                 errors.append(error)
             else:
                 level.writes += len(keys)
                 if level.ledger is not None:
                     level.ledger.forget(keys)
+            rest.pop(0)
         if errors and self.strict:
             raise TierError(f"not every tier took the write: {errors[0]}") from errors[0]
 
     def set_missed(
-        self, level: Level, key: Any, value: Any, now: int, soft: int, hard: int, error: Any
-    ) -> TierError | None:
-        """A tier did not take the one write of `set`; what is to be raised when all were asked."""
-        for each in _untold(self.levels, level, error):
-            self.owe(each, key, now, value, Loaded(now, soft, hard, 0.0))
-        if not isinstance(error, Exception):
-            raise error
-        level.failed(error)
-        if not self.strict:
-            return None
-        failure = TierError(f"not every tier took the write: {error}")
-        failure.__cause__ = error
-        return failure
+        self, at: int, key: Any, value: Any, now: int, soft: int, hard: int, error: BaseException
+    ) -> None:
+        """The tier at `at` did not take the one write of `set`.
 
-    def _deletes(self, level: Level) -> bool:
-        """Whether a write of a key is its deletion in a tier."""
-        return level.exclusive or (self.around and level is not self.levels[-1])
+        What has ended that call is raised: the tiers after it were not come to.
+        """
+        ended = not isinstance(error, Exception)
+        for level in self.levels[at:] if ended else [self.levels[at]]:
+            self.owe(level, key, now, value, Loaded(now, soft, hard, 0.0))
+        if ended:
+            raise error
+        self.levels[at].failed(error)
 
     def delete_steps(self, keys: list[Any], load: Load) -> Calls:
         """A generator that deletes keys here and in the tiers; how many there were."""
-        now, errors = self.now_ms(), []
+        now, errors, rest = self.now_ms(), [], []
         wires = wire_keys(self.prefix, keys)
         try:
             yield from self._claimed(load, keys)
+            rest = list(self.levels)
             count = self.forget_keys(keys)
-            for level in self.levels:
+            while rest:
+                level = rest[0]
                 try:
                     count = max(count, (yield DELETE, level, wires))
-                except BaseException as error:
-                    for each in _untold(self.levels, level, error):
-                        for key in keys:
-                            self.owe(each, key, now, MISSING, None)
-                    if not isinstance(error, Exception):
-                        raise
+                except Exception as error:
+                    for key in keys:
+                        self.owe(level, key, now, MISSING, None)
                     level.failed(error)
                     errors.append(error)
                 else:
                     level.deletes += len(keys)
                     if level.ledger is not None:
                         level.ledger.forget(keys)
+                rest.pop(0)
         except BaseException as error:
+            for level in rest:
+                for key in keys:
+                    self.owe(level, key, now, MISSING, None)
             load.failure = error
             raise
         finally:
@@ -161,24 +175,7 @@ class Writing(Filling):
             raise TierError(f"not every tier deleted: {errors[0]}") from errors[0]
         return count
 
-    def forget_keys(self, keys: Iterable[Any]) -> int:
-        """Forget keys in this process; how many were there."""
-        count = 0
-        for key in keys:
-            count += self.l0.delete(key)
-            self.leaving.pop(key, None)
-            if self.absent is not None:
-                self.absent.delete(key)
-        return count
-
     # --- what a tier has missed
-
-    def _owe_all(self, level: Level, load: Load, keys: list[Any], now: int) -> None:
-        for key in keys:
-            if self._deletes(level):
-                self.owe(level, key, now, MISSING, None)
-            else:
-                self.owe(level, key, now, load.values[key], load.sealed[key])
 
     def owe(self, level: Level, key: Any, now: int, value: Any, sealed: Loaded | None) -> None:
         ledger = self.ledger_of(level)
@@ -188,10 +185,19 @@ class Writing(Filling):
             size = 128 + getattr(value, "nbytes", getsizeof(value))
             numbers = tuple(number for number, _ in sealed.tags)
             missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size)
-        overflowed = ledger.overflowed
-        ledger.note(key, missed)
-        if ledger.overflowed and not overflowed:
-            self.ledgers_overflowed += 1
+        while True:
+            overflowed = ledger.overflowed
+            ledger.note(key, missed)
+            self.ledgers_overflowed += ledger.overflowed and not overflowed
+            if level.ledger is ledger:
+                return
+            ledger = self.ledger_of(level)  # it was let go of meanwhile
+
+    def tell_of_owed(self) -> None:
+        """Log what will not be made up for any more."""
+        owed = sum(len(level.ledger) for level in self.levels if level.ledger is not None)
+        if owed:
+            _log.warning("cachecore: %r is closed while tiers have missed %d writes", self, owed)
 
     def ledger_of(self, level: Level) -> Ledger:
         if level.ledger is None:
@@ -202,19 +208,18 @@ class Writing(Filling):
     def replay(self, level: Level) -> None:
         """Make up for what a tier has missed, if it is back; else try again later. In a thread."""
         try:
-            while level.ledger is not None and not level.ledger.settled:
-                run_sync(self, self._replay_steps(level))
+            while not level.settle():
+                if not run_sync(self, self._replay_steps(level)):
+                    break
         except Exception as error:
             level.failed(error)
-        if level.ledger is not None and level.ledger.settled:
-            level.ledger = None
-        if level.ledger is not None:
+        if not level.settle():
             self.background.submit(self.replay, level, delay=REPLAY)
 
     def _replay_steps(self, level: Level) -> Calls:
-        """One batch; raises what the tier raises."""
+        """One batch; False when there is none just now. Raises what the tier raises."""
         ledger, now = self.ledger_of(level), self.now_ms()
-        if ledger.overflowed and ledger.renewal is None:
+        if ledger.overflowed and ledger.renewal is None and not self.raw:  # which nothing can void
             ledger.renewal = fresh()
         if ledger.renewal is not None:
             renewal = ledger.renewal
@@ -224,103 +229,131 @@ class Writing(Filling):
                 ledger.renewal, ledger.overflowed = None, False
         for number, generation in list(ledger.tags.items()):
             yield SET, level, [Item(self.tag_key(number), generation)]
-            ledger.tags.pop(number, None)
-            self.renewed(level, number, generation)
+            if ledger.tags.get(number) is generation:
+                del ledger.tags[number]
+                self.renewed(level, number, generation)
         keys = list(ledger.missed)[:BATCH]
         load = Load()
         load.values, load.sealed = {}, {}
         try:
             keys, _ = self.claim_write(load, keys)  # others are being written just now
-            missed = {key: ledger.missed[key] for key in keys if key in ledger.missed}
-            yield from self._make_up(load, level, missed, now)
-            ledger.forget(missed)
+            missed = {key: each for key in keys if (each := ledger.missed.get(key))}
+            ledger.made_up((yield from self._make_up(load, level, missed, now)))
         except BaseException as error:
             load.failure = error
             raise
         finally:
             self.land(load, keys)
+        return bool(keys) or not (ledger.missed or ledger.is_void)
 
     def _make_up(self, load: Load, level: Level, missed: dict[Any, Missed], now: int) -> Calls:
-        """Write and delete what was missed, but for what somebody else has written since."""
-        if not missed:
-            return
-        keys = list(missed)
-        wires = wire_keys(self.prefix, keys)
-        if not self.raw:
-            yield from self.generation_known(level, now)
-            datas = yield GET, level, wires
-            newer = [
-                data is not None and (peek_written(data) or 0) > missed[key].at
-                for key, data in zip(keys, datas, strict=True)
-            ]
-        else:
-            newer = [False] * len(keys)
-        again, gone = [], []
-        for key, wire, late in zip(keys, wires, newer, strict=True):
-            entry = missed[key]
-            if late:
-                continue
-            if entry.value is MISSING or entry.hard <= now:
-                gone.append(wire)
-                continue
-            load.values[key] = entry.value
-            tags = tuple((number, 0) for number in entry.tags)
-            load.sealed[key] = Loaded(entry.at, entry.soft, entry.hard, 0.0, tags)
-            again.append(key)
-        if again:
-            yield from self.current(load, level, again, now)
-            good, items = self.writable_items(load, level, again, now)
+        """Write and delete what was missed; returns what needs not be done again."""
+        for key, entry in missed.items():
+            if entry.value is not MISSING and entry.hard > now:
+                tags = tuple((number, 0) for number in entry.tags)
+                load.values[key] = entry.value
+                load.sealed[key] = Loaded(entry.at, entry.soft, entry.hard, 0.0, tags)
+        yield from self.current(load, level, load.values, now)
+        load.voided = None  # by us, if its generation has turned out to be another one
+        done = self._still_missed(level, missed)
+        if done and not self.raw:
+            yield from self._give_way(level, done)
+            done = self._still_missed(level, done)
+        done = {key: entry for key, entry in done.items() if key not in (load.voided or ())}
+        items, gone = self._writable(load, level, done, now)
+        if items:
             yield SET, level, items
-            gone += wire_keys(self.prefix, [key for key in again if key not in good])
+        gone += load.voided or ()  # invalidated while they were written
         if gone:
-            yield DELETE, level, gone
-        self.replayed += len(again) + len(gone)
+            yield DELETE, level, wire_keys(self.prefix, gone)
+        self.replayed += len(done)
+        return done
+
+    def _give_way(self, level: Level, missed: dict[Any, Missed]) -> Calls:
+        """Forget what was missed under keys that somebody else has written since."""
+        datas = yield GET, level, wire_keys(self.prefix, list(missed))
+        for (key, entry), data in zip(missed.items(), datas, strict=True):
+            if data is not None and (peek_written(data) or 0) > entry.at:
+                self.ledger_of(level).forget([key])
+
+    def _writable(
+        self, load: Load, level: Level, keys: Iterable[Any], now: int
+    ) -> tuple[list[Item], list[Any]]:
+        """Items of keys, and the keys that have no value, or one that its owner has spoilt."""
+        items: list[Item] = []
+        gone = []
+        for key in keys:
+            try:
+                if key in load.values:
+                    items += self.items(load, level, [key], now)
+                else:
+                    gone.append(key)
+            except UnwritableError:
+                gone.append(key)
+        return items, gone
+
+    def _still_missed(self, level: Level, missed: dict[Any, Missed]) -> dict[Any, Missed]:
+        now = {} if level.ledger is None else level.ledger.missed
+        return {key: entry for key, entry in missed.items() if now.get(key) is entry}
 
     # --- invalidation
 
     def invalidate_steps(self, name: str) -> Calls:
         """A generator that makes a whole namespace, or all that has a tag, void."""
-        error = yield from self.void_steps(None if name == self.namespace else tag_number(name))
+        number = None if name == self.namespace else tag_number(name)
+        error = yield from self.void_steps(number, self.levels)
         if error is not None and self.strict:
             raise TierError(f"not every tier was told: {error}") from error
 
-    def void_steps(
-        self, number: int | None, own: bool = False, news_of: Level | None = None
-    ) -> Calls:
+    def void_steps(self, number: int | None, levels: Sequence[Level]) -> Calls:
         """The same for a tag's number; None: the namespace. Returns the last failure of a tier.
 
-        With `own` only in tiers that are not shared. `news_of`: the tier where somebody else has
-        done this. He has told the tiers that he uses, and to answer him would never end: so what is
-        new in a tier that is not shared goes only upward, and shared ones are not told. A tier that
-        fails is told later.
+        Only in those tiers, and here. A tier that fails is told later. The slowest is told first,
+        and after each whatever may have come from it is void: nothing old climbs into what is new.
         """
+        failure, rest = None, list(levels)
+        self._void_here(number)
+        try:
+            while rest:
+                level, generation = rest[-1], fresh()
+                key = level.generation_key if number is None else self.tag_key(number)
+                try:
+                    if level.ledger is not None:
+                        level.ledger.void(number)
+                    yield SET, level, [Item(key, generation)]
+                except Exception as error:
+                    self._owe_generation(level, number)
+                    level.failed(error)
+                    failure = error
+                else:
+                    self.renewed(level, number, generation)
+                rest.pop()
+                self._void_here(number)
+        except BaseException:
+            for level in rest:
+                self._owe_generation(level, number)
+            raise
+        return failure
+
+    def _void_here(self, number: int | None) -> None:
         self.overtake(list(self.flights))  # a value on its way may be concerned
         if number is None:
             self.leaving.clear()  # what has tags does not wait there
             self.forget_here()
         else:
             self.tag_changed(number)
-        failure = None
-        levels = self.levels
-        if news_of is not None and not news_of.tier.shared:
-            levels = levels[: levels.index(news_of)]
-        if own or news_of is not None:
-            levels = [level for level in levels if not level.tier.shared]
-        for level in levels:
-            generation = fresh()
-            key = level.generation_key if number is None else self.tag_key(number)
-            try:
-                yield SET, level, [Item(key, generation)]
-            except BaseException as error:
-                for each in _untold(levels, level, error):
-                    self._void_later(each, number, generation)
-                if not isinstance(error, Exception):
-                    raise
-                level.failed(error)
-                failure = error
+
+    def _owe_generation(self, level: Level, number: int | None) -> None:
+        generation = fresh()
+        while True:
+            ledger = self.ledger_of(level)
+            if number is None:
+                ledger.renewal = generation
             else:
-                self.renewed(level, number, generation)
-        return failure
+                ledger.tags[number] = generation
+                level.tags[number] = int.from_bytes(generation, "little"), NEVER
+            if level.ledger is ledger:
+                return
 
     def _void_later(self, level: Level, number: int | None, generation: bytes) -> None:
         """Owe a tier a generation; what is written to it from now on bears that."""
@@ -339,9 +372,3 @@ class Writing(Filling):
             level.generation, level.generation_read = value, now
         else:
             level.tags[number] = value, now
-
-
-def _untold(levels: list[Level], level: Level, error: BaseException) -> list[Level]:
-    """The tiers that miss what one has not done; those below too, if the caller was stopped."""
-    at = levels.index(level)
-    return levels[at : at + 1 if isinstance(error, Exception) else None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from servers import Server, ask, memcached_server, redis_server
 from support import Clock
 from tiers import caches
 from tiers.caches import Counting, Make, Open, Source
+from tiers.proxy import Proxy
 
 
 @pytest.fixture
@@ -79,6 +81,31 @@ def redis_tier(redis_url: str) -> Iterator[Counting]:
     tier = RedisTier(redis_url, timeout=2.0)
     yield Counting(tier)
     tier.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Redis of the test's own."""
+    server = redis_server(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """What stands before it."""
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=["sync", "async"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
+    """None: calls are to be made by this thread; else by this event loop."""
+    if request.param == "sync":
+        yield None
+        return
+    with asyncio.Runner() as runner:
+        yield runner
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ def push_out(cache: Any, keys: Any) -> None:
             cache.l0.get_many(others)
         serial += 1
         assert serial < 500, "they do not leave"
+    cache.hand_down_soon()  # as a write through the cache itself would have seen to
 
 
 def make_room(cache: Any) -> None:
