@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Invalidated(Demoting):
     def listen(self) -> None:
         """Begin to listen to the sources; until they are there, nothing is trusted."""
         for source in self.sources:
+            weakref.finalize(self, source.stop).atexit = False
             source.start(Ear(self))
 
     def forget(self, keys: Sequence[bytes]) -> None:
@@ -106,31 +108,40 @@ class Invalidated(Demoting):
 
 
 class Ear:
-    """What one source tells; it is not trusted until it says that it is there."""
+    """What one source tells; it is not trusted until it says that it is there.
+
+    It does not keep its cache: one that nobody has any more stops its sources.
+    """
 
     def __init__(self, cache: Invalidated) -> None:
-        self._cache, self._lost = cache, True
+        self._cache, self._lost = weakref.ref(cache), True
         cache.distrust()
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """These keys have changed."""
-        self._cache.forget(keys)
+        cache = self._cache()
+        if cache is not None:
+            cache.forget(keys)
 
     def forget_all(self) -> None:
         """Anything may have changed."""
-        self._cache.forget_all()
+        cache = self._cache()
+        if cache is not None:
+            cache.forget_all()
 
     def distrust(self) -> None:
         """The source is lost."""
-        if not self._lost:
+        cache = self._cache()
+        if cache is not None and not self._lost:
             self._lost = True
-            self._cache.distrust()
+            cache.distrust()
 
     def trust(self) -> None:
         """The source is back."""
-        if self._lost:
+        cache = self._cache()
+        if cache is not None and self._lost:
             self._lost = False
-            self._cache.trust()
+            cache.trust()
 
 
 def _keys_of(name: bytes) -> Iterator[Any]:

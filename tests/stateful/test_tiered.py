@@ -113,10 +113,11 @@ class Model(RuleBasedStateMachine):
         seconds = (self.ttl or math.inf) if ttl is None else ttl
         soft = self.clock.now + seconds
         self.model[key] = Entry(value, soft, soft + self.stale, frozenset(names))
+        self.displaced.discard(key)
         self.displace(key)
 
     def displace(self, key: Any) -> None:
-        self.displaced.discard(key)
+        """What is in the tier under this text may be gone, but for this key's."""
         self.displaced |= {other for other in KEYS if wire(other) == wire(key)} - {key}
 
     def check(self, key: Any, found: Any) -> None:
@@ -187,9 +188,7 @@ class Model(RuleBasedStateMachine):
         count = self.cache.delete_many(doomed)
         assert 0 <= count <= len(set(doomed))
         for key in doomed:
-            for other in KEYS:  # they have one place in the tier
-                if other != key and wire(other) == wire(key):
-                    self.displaced.add(other)
+            self.displace(key)
             self.model.pop(key, None)
 
     @rule(name=st.sampled_from(TAGS))

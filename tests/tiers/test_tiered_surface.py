@@ -17,7 +17,7 @@ import pytest
 import cachecore
 import cachecore.tiers
 from cachecore import MISSING, Cache, TieredCache
-from cachecore.tiers import Policy, TieredStats, background
+from cachecore.tiers import Policy, PubSub, RedisTier, TieredStats, background
 from cachecore.tiers.testing import eventually
 from support import Clock, check_shared
 from tiers.caches import HANGS, Counting, Gate, Make, Open, Source, call, counts, settle
@@ -280,6 +280,22 @@ def test_a_cache_that_nobody_has_is_collected(store_at: Open, clock: Clock) -> N
     opened: list[Any] = []
     for make_one in (plain, below, refreshing, as_task, itself, in_a_request, own_loader):
         dies(make_one)
+
+
+def test_a_cache_that_listens_is_collected_too(redis_url: str) -> None:
+    source = PubSub(redis_url, "changes")
+
+    def listening() -> Any:
+        cache = TieredCache(5, tiers=[RedisTier(redis_url)], invalidation=[source])
+        eventually(lambda: source.connected)
+        cache.set("a", 1)
+        assert cache.get("a") == 1
+        return cache
+
+    dies(listening)
+    eventually(lambda: not source.connected)
+    names = [thread.name for thread in threading.enumerate()]
+    assert "cachecore-invalidation" not in names
 
 
 def test_its_threads_end_with_it() -> None:
