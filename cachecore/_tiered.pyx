@@ -332,6 +332,7 @@ cdef class Tiered:
         cdef Level level
         cdef list rest = keys, ask, found, wires, failed = []
         cdef Py_ssize_t at, i, count
+        cdef bint partly
         load.values = {}
         for at in range(len(self.levels)):
             if not rest:
@@ -343,25 +344,27 @@ cdef class Tiered:
                 continue
             if level.ledger is not None:
                 ask, left = level.ledger.readable(rest)
+                left = self.owed_here(load, level, left, now)
                 if left:
                     failed.append(level)  # nobody knows what it should have
+                rest = ask + left
                 if not ask:
                     continue
             wires = [joined(self.prefix, key) for key in ask]
             count = len(wires)
             if not self.raw and now - level.generation_read >= BELIEVED_MS:
                 wires.append(level.generation_key)
-            begin = cc_nanoseconds()
+            begin, partly = cc_nanoseconds(), False
             try:
                 datas = yield OP_GET, level, wires
                 level.took(begin)
             except Exception as error:
                 level.failed(error)
                 failed.append(level)
-                datas = getattr(error, "values", None)
+                datas, partly = getattr(error, "values", None), True
             if datas is None or len(datas) != len(wires):
                 continue
-            if len(wires) > count:
+            if len(wires) > count and not (partly and datas[count] is None and level.generation):
                 try:
                     yield from self.generation_found(level, datas[count], now)
                 except Exception as error:

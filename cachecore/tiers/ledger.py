@@ -1,5 +1,9 @@
 """The writes and deletions that a tier has missed, until it is back and they can be made up for.
 
+A write that was cancelled, or not answered in time, may still be on its way, and come after a later
+one. So what is written under a key that stands here is noted as well, and done once more when the
+first can be on its way no longer.
+
 While a key stands here, its tier is not read for it: what it has is older. When there are more
 keys than the ledger holds, nothing of that tier's is believed any more, until the generation of the
 namespace in it has been replaced, which makes everything it has void at once.
@@ -27,6 +31,8 @@ class Missed(NamedTuple):
     hard: int
     tags: tuple[int, ...]
     size: int
+    noted: float = 0.0
+    """When it was found to be missed, in seconds of the monotonic clock."""
 
 
 class Ledger:
@@ -60,6 +66,14 @@ class Ledger:
             self.missed.clear()
             self.bytes = 0
             self.overflowed = True
+
+    def of(self, keys: Iterable[Any]) -> list[Any]:
+        """Those of the keys that stand here."""
+        return [key for key in keys if key in self.missed]
+
+    def since(self, noted: float) -> list[Any]:
+        """The keys that have stood here since then."""
+        return [key for key, missed in self.missed.items() if missed.noted <= noted]
 
     def forget(self, keys: Iterable[Any]) -> None:
         """These keys have been written since."""

@@ -277,8 +277,9 @@ class TieredCache(Scoped):
     def invalidate(self, name: str) -> None:
         """Make everything void that is in a namespace (this cache's), or that has a tag.
 
-        One write in each tier, whatever it keeps. Other processes notice when they next ask that
-        tier, at most a second later; or at once with an invalidation source.
+        One write in each tier, whatever it keeps. Other processes notice when they next ask a tier,
+        if that is a second after they did so last; what they hold themselves and has the tag,
+        when they next ask a tier for a value with it. With an invalidation source, at once.
 
         Raises:
             TierError: with `strict`, when a tier could not be told.

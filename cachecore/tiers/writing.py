@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from sys import getsizeof
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from cachecore.tiers.ledger import Ledger, Missed
 
 _log = logging.getLogger("cachecore")
 
-REPLAY = 0.25  # seconds between two attempts to make up for missed writes
+# Seconds between two attempts to make up for missed writes, and in which what was cancelled arrives.
+REPLAY = 0.25
 BATCH = 500  # keys a call
 
 
@@ -122,7 +124,7 @@ class Writing(Filling):
             else:
                 level.writes += len(keys)
                 if level.ledger is not None:
-                    level.ledger.forget(keys)
+                    self._owe_all(load, level, level.ledger.of(keys), now)
             rest.pop(0)
         if errors and self.strict:
             raise TierError(f"not every tier took the write: {errors[0]}") from errors[0]
@@ -160,8 +162,8 @@ class Writing(Filling):
                     errors.append(error)
                 else:
                     level.deletes += len(keys)
-                    if level.ledger is not None:
-                        level.ledger.forget(keys)
+                    for key in level.ledger.of(keys) if level.ledger is not None else ():
+                        self.owe(level, key, now, MISSING, None)
                 rest.pop(0)
         except BaseException as error:
             for level in rest:
@@ -180,11 +182,11 @@ class Writing(Filling):
     def owe(self, level: Level, key: Any, now: int, value: Any, sealed: Loaded | None) -> None:
         ledger = self.ledger_of(level)
         if sealed is None:
-            missed = Missed(now, MISSING, NEVER, NEVER, (), 64)
+            missed = Missed(now, MISSING, NEVER, NEVER, (), 64, monotonic())
         else:
             size = 128 + getattr(value, "nbytes", getsizeof(value))
             numbers = tuple(number for number, _ in sealed.tags)
-            missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size)
+            missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size, monotonic())
         while True:
             overflowed = ledger.overflowed
             ledger.note(key, missed)
@@ -192,6 +194,20 @@ class Writing(Filling):
             if level.ledger is ledger:
                 return
             ledger = self.ledger_of(level)  # it was let go of meanwhile
+
+    def owed_here(self, load: Load, level: Level, keys: list[Any], now: int) -> list[Any]:
+        """Keep what a tier should have and has missed; the keys for which that is nothing."""
+        rest = []
+        for key in keys:
+            missed = None if level.ledger is None else level.ledger.missed.get(key)
+            if missed is None or missed.value is MISSING or missed.soft <= now:
+                rest.append(key)
+                continue
+            tags = tuple((number, 0) for number in missed.tags)
+            load.sealed = load.sealed or {}
+            load.sealed[key] = Loaded(missed.at, missed.soft, missed.hard, 0.0, tags)
+            self.kept(load, key, missed.value, now, missed.soft, missed.hard, 0.0, tags)
+        return rest
 
     def tell_of_owed(self) -> None:
         """Log what will not be made up for any more."""
@@ -232,7 +248,7 @@ class Writing(Filling):
             if ledger.tags.get(number) is generation:
                 del ledger.tags[number]
                 self.renewed(level, number, generation)
-        keys = list(ledger.missed)[:BATCH]
+        keys = ledger.since(monotonic() - REPLAY)[:BATCH]
         load = Load()
         load.values, load.sealed = {}, {}
         try:
