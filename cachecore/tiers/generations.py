@@ -5,8 +5,8 @@ what is written to the tier carries those of the moment. Whoever invalidates rep
 all that carries the old one is a miss. Others notice when they next read it, at most a second later
 if they use the tier at all, or at once when an invalidation source tells them.
 
-A number that an engine has forgotten is made anew, never assumed: what the tier has stays void. What
-others hold does not become so: a server that comes back empty is no invalidation. So one that
+A number that an engine has forgotten is made anew, never assumed: what the tier has stays void.
+What others hold does not become so: a server that comes back empty is no invalidation. So one that
 somebody had not read before the server lost it reaches him only by an invalidation source.
 """
 

@@ -27,7 +27,7 @@ from cachecore.tiers.ledger import Ledger, Missed
 
 _log = logging.getLogger("cachecore")
 
-# Seconds between two attempts to make up for missed writes, and in which what was cancelled arrives.
+# Seconds between two attempts to make up for what was missed, and until what was cancelled is there.
 REPLAY = 0.25
 BATCH = 500  # keys a call
 

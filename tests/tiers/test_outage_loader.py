@@ -215,8 +215,8 @@ def interrupted(call: Callable[[], object], after: float) -> bool:
 
     main, done = threading.get_ident(), threading.Event()
     thread = threading.Thread(target=interrupt)
-    thread.start()
     try:
+        thread.start()  # it may come that early
         call()
         done.wait()
         time.sleep(0.001)
