@@ -71,7 +71,15 @@ class Filling(Generations):
             for key in gone:
                 self.owe(level, key, now, MISSING, None)
 
-    def owe(self, level: Level, key: Any, now: int, value: Any, sealed: Loaded | None) -> None:
+    def owe(
+        self,
+        level: Level,
+        key: Any,
+        now: int,
+        value: Any,
+        sealed: Loaded | None,
+        noted: float | None = None,
+    ) -> None:
         """Remember a write that a tier has missed: see writing.py."""
         raise NotImplementedError
 

@@ -67,13 +67,9 @@ class Ledger:
             self.bytes = 0
             self.overflowed = True
 
-    def of(self, keys: Iterable[Any]) -> list[Any]:
-        """Those of the keys that stand here."""
-        return [key for key in keys if key in self.missed]
-
-    def since(self, noted: float) -> list[Any]:
-        """The keys that have stood here since then."""
-        return [key for key, missed in self.missed.items() if missed.noted <= noted]
+    def of(self, keys: Iterable[Any], noted: float) -> list[Any]:
+        """Those of the keys that have stood here since then."""
+        return [key for key in keys if key in self.missed and self.missed[key].noted <= noted]
 
     def forget(self, keys: Iterable[Any]) -> None:
         """These keys have been written since."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from math import inf
 from sys import getsizeof
 from time import monotonic
 from typing import Any
@@ -27,7 +28,7 @@ from cachecore.tiers.ledger import Ledger, Missed
 
 _log = logging.getLogger("cachecore")
 
-# Seconds between two attempts to make up for what was missed, and until what was cancelled is there.
+# Seconds between two attempts to make up for what was missed, and until what was sent has arrived.
 REPLAY = 0.25
 BATCH = 500  # keys a call
 
@@ -94,13 +95,20 @@ class Writing(Filling):
         """Whether a write takes its keys out of a tier, instead of putting them in."""
         return level.exclusive or (self.around and level is not self.levels[-1])
 
-    def _owe_all(self, load: Load, level: Level, keys: Iterable[Any], now: int) -> None:
+    def _owe_all(
+        self,
+        load: Load,
+        level: Level,
+        keys: Iterable[Any],
+        now: int,
+        noted: float | None = None,
+    ) -> None:
         deletes = self._deletes(level)
         for key in keys:
             if deletes:
-                self.owe(level, key, now, MISSING, None)
+                self.owe(level, key, now, MISSING, None, noted)
             else:
-                self.owe(level, key, now, load.values[key], load.sealed[key])
+                self.owe(level, key, now, load.values[key], load.sealed[key], noted)
 
     def _write_through(self, load: Load, keys: list[Any], now: int, rest: list[Level]) -> Calls:
         """Write to the tiers in `rest`, out of which those go that were."""
@@ -123,8 +131,8 @@ class Writing(Filling):
                 errors.append(error)
             else:
                 level.writes += len(keys)
-                if level.ledger is not None:
-                    self._owe_all(load, level, level.ledger.of(keys), now)
+                for key, noted in self._to_do_again(level, keys):
+                    self._owe_all(load, level, [key], now, noted)
             rest.pop(0)
         if errors and self.strict:
             raise TierError(f"not every tier took the write: {errors[0]}") from errors[0]
@@ -162,8 +170,8 @@ class Writing(Filling):
                     errors.append(error)
                 else:
                     level.deletes += len(keys)
-                    for key in level.ledger.of(keys) if level.ledger is not None else ():
-                        self.owe(level, key, now, MISSING, None)
+                    for key, noted in self._to_do_again(level, keys):
+                        self.owe(level, key, now, MISSING, None, noted)
                 rest.pop(0)
         except BaseException as error:
             for level in rest:
@@ -179,14 +187,30 @@ class Writing(Filling):
 
     # --- what a tier has missed
 
-    def owe(self, level: Level, key: Any, now: int, value: Any, sealed: Loaded | None) -> None:
-        ledger = self.ledger_of(level)
+    def _to_do_again(self, level: Level, keys: Iterable[Any]) -> list[tuple[Any, float]]:
+        """Those of the keys just written for which an older write may be on its way, since when."""
+        ledger = level.ledger
+        if ledger is None:
+            return []
+        ledger.forget(ledger.of(keys, monotonic() - REPLAY))
+        return [(key, ledger.missed[key].noted) for key in ledger.of(keys, inf)]
+
+    def owe(
+        self,
+        level: Level,
+        key: Any,
+        now: int,
+        value: Any,
+        sealed: Loaded | None,
+        noted: float | None = None,
+    ) -> None:
+        ledger, noted = self.ledger_of(level), monotonic() if noted is None else noted
         if sealed is None:
-            missed = Missed(now, MISSING, NEVER, NEVER, (), 64, monotonic())
+            missed = Missed(now, MISSING, NEVER, NEVER, (), 64, noted)
         else:
             size = 128 + getattr(value, "nbytes", getsizeof(value))
             numbers = tuple(number for number, _ in sealed.tags)
-            missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size, monotonic())
+            missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size, noted)
         while True:
             overflowed = ledger.overflowed
             ledger.note(key, missed)
@@ -248,7 +272,7 @@ class Writing(Filling):
             if ledger.tags.get(number) is generation:
                 del ledger.tags[number]
                 self.renewed(level, number, generation)
-        keys = ledger.since(monotonic() - REPLAY)[:BATCH]
+        keys = ledger.of(ledger.missed, monotonic() - (0 if self.closed else REPLAY))[:BATCH]
         load = Load()
         load.values, load.sealed = {}, {}
         try:

@@ -63,16 +63,12 @@ def test_remembered_and_made_up_for(
         assert calls.tier.owed == 6
         for _ in range(3):  # an older value is there, and must never be seen by this cache
             assert calls.get_many(["a", "b", "c", "d", "e"]) == [2, 3, None, None, 2]
-            calls.cache.l0.clear()
-            assert calls.get_many(["a", "b", "c", "d", "e"]) == [None] * 5
-            calls.cache.l0.set("a", 2)
-            calls.cache.l0.set("b", 3)
-            calls.cache.l0.set("e", 2)
+            calls.cache.l0.clear()  # what is owed is known all the same
         calls.cache.l0.clear()
         up(server)
         while not made_up(calls):
-            assert calls.fresh("a") in (None, 2)
-            assert calls.fresh("b") in (None, 3)
+            assert calls.fresh("a") == 2
+            assert calls.fresh("b") == 3
             assert calls.fresh("c") is None
             assert calls.fresh("d") is None
         assert calls.tier.owed == 0
