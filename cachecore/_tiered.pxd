@@ -39,7 +39,6 @@ cdef class Tiered:
     cdef object __weakref__        # and no dict: a method that no dict can hide is found at once
 
     cdef int64_t now(self) except? -1
-    cdef list writing(self, keys)
     cdef int64_t clock_ahead(self) except? -1
     cdef bint holds(self, Load load, object key) except -1
     cdef object look(self, object key, Load load)
@@ -52,3 +51,6 @@ cdef class Tiered:
     cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due)
     cdef int64_t expiry(self, int64_t now, double seconds)
     cdef int64_t end(self, int64_t soft)
+
+
+cdef bint is_over(Load load) noexcept

@@ -231,37 +231,6 @@ cdef class Tiered:
                 others.append((key, other))
         return mine, others
 
-    def claim_write(self, Load load, keys):
-        """The keys that no other write has under way, now ours; and the loads to wait for.
-
-        A write overtakes a load, unless that has begun to write its tiers.
-        """
-        cdef list mine = [], others = self.writing(keys)
-        load.write = load.writing = True
-        for key in keys:
-            if is_over(self.flights.get(key)) or not (<Load>self.flights[key]).writing:
-                self.flights[key] = load
-                mine.append(key)
-        return mine, others
-
-    def claim_writes(self, Load load, keys):
-        """Claim all of the keys, or none: who waits holds nothing, so that two never wait for each
-        other. The loads to wait for."""
-        cdef list others = self.writing(keys)
-        if not others:
-            self.claim_write(load, keys)
-        return others
-
-    cdef list writing(self, keys):
-        """The loads that write some of the keys."""
-        cdef Load other
-        cdef list found = []
-        for key in keys:
-            other = self.flights.get(key)
-            if not is_over(other) and other.writing:
-                found.append(other)
-        return found
-
     def land(self, Load load, keys):
         """End a load: its keys are free, and who waited goes on."""
         cdef list waiters

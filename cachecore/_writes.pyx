@@ -6,7 +6,7 @@ from libc.stdint cimport INT64_MAX, int64_t
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
 from cachecore._load cimport Level, Load, Tagged, current_era
-from cachecore._tiered cimport BELIEVED_MS, Tiered
+from cachecore._tiered cimport BELIEVED_MS, Tiered, is_over
 from cachecore.cc_tiered cimport cc_key_is_plain
 
 from cachecore.errors import TierError
@@ -163,3 +163,36 @@ cdef class TieredWrites(Tiered):
             else:
                 self.land(load, (key,))
         return True
+
+    # --- the flights of writes
+
+    def claim_write(self, Load load, keys):
+        """The keys that no other write has under way, now ours; and the loads to wait for.
+
+        A write overtakes a load, unless that has begun to write its tiers.
+        """
+        cdef list mine = [], others = self.writing(keys)
+        load.write = load.writing = True
+        for key in keys:
+            if is_over(self.flights.get(key)) or not (<Load>self.flights[key]).writing:
+                self.flights[key] = load
+                mine.append(key)
+        return mine, others
+
+    def claim_writes(self, Load load, keys):
+        """Claim all of the keys, or none: who waits holds nothing, so that two never wait for each
+        other. The loads to wait for."""
+        cdef list others = self.writing(keys)
+        if not others:
+            self.claim_write(load, keys)
+        return others
+
+    cdef list writing(self, keys):
+        """The loads that write some of the keys."""
+        cdef Load other
+        cdef list found = []
+        for key in keys:
+            other = self.flights.get(key)
+            if not is_over(other) and other.writing:
+                found.append(other)
+        return found

@@ -95,7 +95,7 @@ def working(cache: TieredCache) -> Iterator[History]:
             assert not thread.is_alive()
     assert history.wrong == []
     assert sum(history.done) > 200
-    assert cache.flights == {}
+    eventually(lambda: not cache.flights)  # what left is handed down in the background
 
 
 def agrees(cache: TieredCache, history: History) -> None:
