@@ -9,7 +9,8 @@ from cachecore._load import DEMOTE, GET, WAIT, Level, Load
 from cachecore._tiered import NEVER, run_sync
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls
-from cachecore.tiers.writing import BATCH, Writing
+from cachecore.tiers.owing import BATCH
+from cachecore.tiers.writing import Writing
 
 DELAY = 0.05  # seconds in which what leaves gathers
 

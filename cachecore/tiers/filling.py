@@ -80,7 +80,7 @@ class Filling(Generations):
         sealed: Loaded | None,
         noted: float | None = None,
     ) -> None:
-        """Remember a write that a tier has missed: see writing.py."""
+        """Remember a write that a tier has missed: see owing.py."""
         raise NotImplementedError
 
     def current(self, load: Load, level: Level, keys: Iterable[Any], now: int) -> Calls:

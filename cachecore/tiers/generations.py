@@ -115,7 +115,7 @@ class Generations(TieredWrites):
         raise NotImplementedError
 
     def owed_here(self, load: Load, level: Level, keys: list[Any], now: int) -> list[Any]:
-        """Keep what a tier should have and has missed: see writing.py."""
+        """Keep what a tier should have and has missed: see owing.py."""
         raise NotImplementedError
 
     def sealed_now(self, now: int, soft: int, hard: int) -> Any:
