@@ -145,7 +145,7 @@ def test_a_child_opens_its_own(tmp_path: Path) -> None:
 
 
 def test_forks_while_threads_use_it(tmp_path: Path) -> None:
-    tier = MmapTier(tmp_path, max_bytes=BOUND, timeout=5)
+    tier = MmapTier(tmp_path, max_bytes=BOUND, timeout=30)
     keys = [b"%d" % at for at in range(50)]
     tier.set_many([Item(key, value(key, 1)) for key in keys])
     stop = threading.Event()

@@ -91,7 +91,7 @@ def test_interrupted(proxy: Proxy) -> None:
 
 
 def test_who_finds_none_free_waits(proxy: Proxy) -> None:
-    tier = RedisTier(url_of(proxy), timeout=0.2, max_connections=2)
+    tier = RedisTier(url_of(proxy), timeout=1.0, max_connections=2)
     keys = [b"%d" % at for at in range(1000)]
 
     def get(key: bytes) -> bool:
@@ -108,7 +108,7 @@ def test_who_finds_none_free_waits(proxy: Proxy) -> None:
             return time.monotonic() - begin
 
         proxy.stall()
-        assert max(pool.map(fails, keys[:12])) < 1
+        assert max(pool.map(fails, keys[:12])) < 3
         proxy.pass_on()
         assert all(pool.map(get, keys))
 
