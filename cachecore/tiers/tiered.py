@@ -62,7 +62,7 @@ class TieredCache(Scoped):
         write: "through": set() writes to every tier; "around": only to the last one, and what is
             here and in the others is forgotten.
         strict: a write or deletion that a tier did not take raises TierError. By default the key is
-            not read from that tier until it was made up for, in the background.
+            not read from that tier until it was made up for, in the background: what is owed is.
         exclusive: the first tier keeps only what this process has no room for.
         invalidation: sources of invalidations (`Tracking`, `PubSub`, `Streams`); they are started,
             and stopped with the cache.
