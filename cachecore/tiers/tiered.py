@@ -383,6 +383,7 @@ def _begin_anew() -> None:
         cache.flights.clear()
         cache.background.reset()
         cache.refreshes.reset()
+        cache.handing_down = False
         for level in (each for each in cache.levels if each.ledger is not None):
             cache.background.submit(cache.replay, level)
 

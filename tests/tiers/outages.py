@@ -53,11 +53,15 @@ class Calls:
 
 @contextmanager
 def redis_cache(
-    port: int, runner: asyncio.Runner | None = None, user: str = "", **settings: Any
+    port: int,
+    runner: asyncio.Runner | None = None,
+    user: str = "",
+    timeout: float = DEADLINE,
+    **settings: Any,
 ) -> Iterator[Calls]:
     """A cache over a Redis at that port; at its end nothing is under way any more."""
     tier = Breaker(
-        RedisTier(f"redis://{user}127.0.0.1:{port}", timeout=DEADLINE), pause=PAUSE, most=PAUSE
+        RedisTier(f"redis://{user}127.0.0.1:{port}", timeout=timeout), pause=PAUSE, most=PAUSE
     )
     settings = {"maxsize": 1000, "namespace": "test", **settings}
     tiers = [*settings.pop("above", ()), tier]

@@ -59,7 +59,10 @@ def test_at_random_moments(proxy: Proxy, server: Server, delay: float) -> None:
         return f"{key} = loaded"
 
     proxy.delay(delay)
-    with redis_cache(proxy.port, loader=load) as calls, redis_cache(server.port) as other:
+    with (
+        redis_cache(proxy.port, loader=load, timeout=5) as calls,
+        redis_cache(server.port) as other,
+    ):
 
         async def go() -> None:
             await asyncio.gather(

@@ -208,6 +208,29 @@ def test_a_child_asks_what_its_parent_is_loading(busy: TieredCache) -> None:
     assert in_child(child) == 0
 
 
+def test_fork_while_values_wait_to_be_handed_down(tmp_path: Path) -> None:
+    """The child hands down its own: the thread that would have is its parent's."""
+
+    def heat(cache: TieredCache, name: str) -> None:
+        for at in range(200):
+            cache.set(f"{name} {at}", b"value")
+            for _ in range(4):
+                cache.get(f"{name} {at}")
+
+    store = MmapTier(tmp_path / "mmap", max_bytes="4MB")
+    with TieredCache(4, tiers=[store], exclusive=True) as cache:
+        heat(cache, "parent's")
+        assert cache.handing_down
+
+        def child() -> bool:
+            before = cache.stats().demotions
+            heat(cache, "child's")
+            eventually(lambda: cache.stats().demotions > before)
+            return True
+
+        assert in_child(child) == 0
+
+
 def test_fork_with_owed_writes(server: Server, proxy: Proxy) -> None:
     """Both make up for them; neither puts an older value over a newer one."""
     with redis_cache(proxy.port) as calls, redis_cache(server.port) as other:
@@ -221,7 +244,8 @@ def test_fork_with_owed_writes(server: Server, proxy: Proxy) -> None:
             assert calls.fresh("a") == "missed"  # what is owed is known
             proxy_is_back.wait()
             eventually(lambda: calls.tier.owed == 0)
-            return bool(calls.fresh("a") in ("missed", "newer") and calls.fresh("b") is None)
+            eventually(lambda: calls.fresh("a") in ("missed", "newer"))
+            return calls.fresh("b") is None
 
         reader, writer = os.pipe()
 

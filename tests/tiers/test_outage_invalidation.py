@@ -49,6 +49,18 @@ class Gate(Wrapper):
             self.after.wait(10)
 
 
+class Forgetting(TieredCache):
+    """A cache that writes down the keys that it was told to forget, once it has."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.forgot: list[bytes] = []
+        super().__init__(*args, **settings)
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        super().forget(keys)
+        self.forgot += keys
+
+
 class Setting:
     """A cache over a mapped file and a Redis, with a source of invalidations and a slow loader."""
 
@@ -68,7 +80,7 @@ class Setting:
         }[kind]()
         if kind == "tracking":  # which names keys without their prefix
             self.source = Tracking(url, heartbeat=0.2)
-        self.cache = TieredCache(
+        self.cache = Forgetting(
             100, tiers=[self.above, self.below], loader=self.load, namespace="a",
             invalidation=[self.source],
         )  # fmt: skip
@@ -83,8 +95,8 @@ class Setting:
 
     def change(self, key: str, value: str) -> None:
         """What another process does: it changes the truth, and tells of it."""
-        count = self.cache.stats().invalidations
         self.truth[key] = value
+        count = self.cache.forgot.count(b"a:" + key.encode())
         if self.kind == "tracking":
             self.client.set(f"a:{key}", "something else")
             self.client.delete(f"a:{key}")
@@ -94,7 +106,7 @@ class Setting:
                 self.client.publish("changes", f"a:{key}")
             else:
                 self.client.xadd("changes", {"key": f"a:{key}"})
-        eventually(lambda: self.cache.stats().invalidations > count)
+        eventually(lambda: self.cache.forgot.count(b"a:" + key.encode()) > count)
 
     def nowhere(self, key: str, value: str) -> None:
         """It is in no tier, and never found."""

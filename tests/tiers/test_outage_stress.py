@@ -24,7 +24,7 @@ from support import LONG
 from tiers.outages import in_child, redis_cache
 from tiers.proxy import Proxy
 
-SECONDS = 30.0 if LONG else 5.0
+SECONDS = 30.0 if LONG else 3.0
 THREADS, KEYS = 6, 12
 
 
