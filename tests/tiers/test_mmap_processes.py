@@ -20,7 +20,7 @@ from cachecore.tiers import Item, MmapTier, TierError
 from cachecore.tiers.testing import eventually
 
 BOUND = 4 << 20
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
 
 
 def value(key: bytes, turn: int) -> bytes:
@@ -37,7 +37,7 @@ def is_value(key: bytes, data: bytes) -> bool:
 
 def start(program: str, *arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    environment = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{Path(__file__).parent}")
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([*sys.path, str(HERE)]))
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
 
 

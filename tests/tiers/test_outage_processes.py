@@ -15,7 +15,6 @@ import redis
 from cachecore.tiers.testing import eventually
 from servers import Server, free_port
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys, time, redis
 from cachecore import TieredCache
@@ -52,7 +51,7 @@ class Crowd:
 
     def __init__(self, count: int, port: int, counter: int, lease: float, how: str = "") -> None:
         words = [sys.executable, "-c", PROGRAM, str(port), str(counter), str(lease), how]
-        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
         self.client = redis.Redis(port=counter)
         self.processes = [
             subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
