@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import tracemalloc
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from cachecore import memoize
+from cachecore.async_flight import AsyncFlight
 from memo.helpers import gated
 
 
@@ -230,6 +232,9 @@ def test_nothing_leaks_from_coroutines() -> None:
     assert asyncio.run(main()) < 50_000
 
 
+OURS = (AsyncFlight, asyncio.Task, types.CoroutineType)
+
+
 def test_async_calls_leave_no_garbage() -> None:
     gate, function = gated()
 
@@ -237,12 +242,16 @@ def test_async_calls_leave_no_garbage() -> None:
         gate.open.set()
         for n in range(10):
             await asyncio.gather(*[function(n) for _ in range(3)])
-        collected = []
-        for turn in range(1, 6):  # threads that other tests have left may leave some, too
-            gc.collect()
-            for n in range(10 * turn, 10 * turn + 10):
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for n in range(10, 20):
                 await function(n)
-            collected.append(gc.collect())
-        assert 0 in collected
+            gc.collect()
+            # Threads that other tests have left may leave some, too.
+            assert not [each for each in gc.garbage if isinstance(each, OURS)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
 
     asyncio.run(main())

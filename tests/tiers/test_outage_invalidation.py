@@ -177,8 +177,9 @@ def test_while_it_is_being_loaded(setting: Setting) -> None:
     setting.nowhere("k", "old")
 
 
-@pytest.mark.parametrize("tier", ["above", "below"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "tier"), [("before", "above"), ("before", "below"), ("after", "below")]
+)
 def test_while_it_is_being_stored(setting: Setting, tier: str, when: str) -> None:
     setting.truth["k"] = "old"
     setting.cache.get("other")  # so that generations are known
