@@ -11,7 +11,7 @@ cimport cython
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from libc.stdint cimport int64_t
 
-from os import register_at_fork
+from cachecore._flight cimport current_era
 
 cdef extern from "cc_clock.h":
     int64_t cc_clock_ms() noexcept nogil
@@ -19,15 +19,6 @@ cdef extern from "cc_clock.h":
 cdef enum:
     SPARE = 1024  # places before `head` that are kept at least
 cdef int64_t MAX_LIFETIME = 1 << 62  # milliseconds; what is longer is for ever
-cdef unsigned long era = 0  # forks before
-
-
-def _begin_era():
-    global era
-    era += 1
-
-
-register_at_fork(after_in_child=_begin_era)
 
 
 def tell_of(error, where):
@@ -81,14 +72,14 @@ cdef class Backlog:
         self.operations, self.order = {}, []
         self.head = self.size = 0
         self.idle = True
-        self.era = era
+        self.era = current_era()
         return 0
 
     cdef int here(self) except -1:
-        return self.begin() if self.era != era else 0
+        return self.begin() if self.era != current_era() else 0
 
     def __len__(self):
-        return len(self.operations) if self.era == era else 0
+        return len(self.operations) if self.era == current_era() else 0
 
     # --- those who have something to be done
 

@@ -58,13 +58,5 @@ def seal(
 def unseal(
     data: object, key: Any, codec: Codec, now: int, generation: int, namespace: bytes = b""
 ) -> Sealed | _Reason: ...
-def unseal_many(
-    datas: Iterable[object],
-    keys: Iterable[Any],
-    codec: Codec,
-    now: int,
-    generation: int,
-    namespace: bytes = b"",
-) -> list[Sealed | _Reason | None]: ...
 def inspect(data: object, codec: Codec, namespace: bytes = b"") -> tuple[Any, Sealed] | None: ...
 def peek_written(data: object) -> int | None: ...

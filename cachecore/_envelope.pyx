@@ -342,20 +342,6 @@ def unseal(data, key, Codec codec not None, int64_t now, uint64_t generation,
     return opened(data, key, codec, now, generation, namespace)
 
 
-def unseal_many(datas, keys, Codec codec not None, int64_t now, uint64_t generation,
-                bytes namespace not None=b""):
-    """`unseal` of each in a list, aligned with the keys; None where the data is None."""
-    cdef tuple data = tuple(datas), names = tuple(keys)
-    cdef Py_ssize_t at, size = len(data)
-    if size != len(names):
-        raise ValueError(f"datas must have one item for each of {len(names)} keys, not {size}")
-    found = [None] * size
-    for at in range(size):
-        if data[at] is not None:
-            found[at] = opened(data[at], names[at], codec, now, generation, namespace)
-    return found
-
-
 def inspect(data, Codec codec not None, bytes namespace not None=b""):
     """The key that an envelope is for, and what it holds, whatever its times and its generation.
 

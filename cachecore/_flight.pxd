@@ -2,6 +2,9 @@
 
 cimport cython
 
+# Forks before now: what began in another era has lost its thread.
+cdef unsigned long current_era() noexcept
+
 
 @cython.no_gc  # reached from C only, and short-lived: no cycle can form
 cdef class Flight:

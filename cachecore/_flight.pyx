@@ -18,6 +18,10 @@ cdef dict waiting = {}
 cdef unsigned long era = 0
 
 
+cdef unsigned long current_era() noexcept:
+    return era
+
+
 def _begin_era():
     """In a child process there is only the thread that forked."""
     global era

@@ -10,10 +10,6 @@ cdef enum:
     OP_WAIT = 8
 
 
-# Forks before now: loads of another era have lost their thread.
-cdef unsigned long current_era() noexcept
-
-
 @cython.final
 cdef class Load:
     cdef public dict values    # by key: what was found, or MISSING

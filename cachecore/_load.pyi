@@ -17,8 +17,6 @@ SLEEP: Final = 6
 RUN: Final = 7
 WAIT: Final = 8
 
-def begin_era() -> None: ...
-
 @final
 class Load:
     values: dict[Any, Any]

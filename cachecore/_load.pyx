@@ -4,6 +4,7 @@ cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int64_t
 
+from cachecore._flight cimport current_era
 from cachecore.cc_tiered cimport cc_nanoseconds
 
 # What the generators of a cache yield: (one of these, a Level or a Load, what it is about).
@@ -11,18 +12,6 @@ GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
 
 cdef enum:
     LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
-
-cdef unsigned long era = 0
-
-
-cdef unsigned long current_era() noexcept:
-    return era
-
-
-def begin_era():
-    """In a child process nobody ends the loads of its parent."""
-    global era
-    era += 1
 
 
 @cython.final
@@ -32,7 +21,7 @@ cdef class Load:
 
     def __cinit__(self):
         self.thread = PyThread_get_thread_ident()
-        self.era = era
+        self.era = current_era()
 
     def await_end(self, wake):
         """Have `wake()` called at the end; False: it has ended, and it will not be called."""
@@ -63,7 +52,7 @@ cdef class Load:
     @property
     def lost(self):
         """Whether it began before this process was forked."""
-        return self.era != era
+        return self.era != current_era()
 
 
 @cython.final

@@ -1,6 +1,6 @@
 # Caches with tiers below them: their fields, for the compiled modules that share them.
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cachecore._core cimport Cache
 from cachecore._envelope cimport Sealed
@@ -48,7 +48,8 @@ cdef class Tiered:
     cdef object keep(self, Load load, object key, object value, int64_t now, int64_t soft,
                      int64_t hard, int64_t due, tuple tags=*)
     cdef int64_t ahead(self, double seconds)
-    cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due)
+    cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due,
+                         uint32_t frequency=*)
     cdef int64_t expiry(self, int64_t now, double seconds)
     cdef int64_t end(self, int64_t soft)
 

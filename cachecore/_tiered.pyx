@@ -13,12 +13,13 @@ two steps that belong together no Python code runs, so the GIL makes them one.
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY, log
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
-from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, current_era
+from cachecore._flight cimport current_era
+from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
@@ -87,9 +88,7 @@ cdef class Tiered:
         cdef list values, missing = []
         nothing = MISSING
         fast = sequence_of(keys)
-        for key in fast:
-            if not cc_key_is_plain(key):
-                raise no_key(key)
+        self.check_keys(fast)
         if self.slow:
             values = [nothing] * len(fast)
             self.l0.table.misses += len(values)
@@ -109,8 +108,7 @@ cdef class Tiered:
         """The values of keys that the innermost cache does not tell, a dict; for threads."""
         cdef Load load = Load()
         cdef dict found
-        if self.closed:
-            self.check_caller()
+        self.check_open()
         found, rest = self.look_many(keys, load)
         if self.awaits and (rest or load.refresh is not None):
             self.check_caller()
@@ -133,10 +131,20 @@ cdef class Tiered:
             return MISSING
         return self.l0.get(key, MISSING)
 
-    def check_caller(self):
-        """Raises what there is to say against a synchronous call."""
+    def check_keys(self, keys):
+        """TypeError if one of them is none."""
+        for key in keys:
+            if not cc_key_is_plain(key):
+                raise no_key(key)
+
+    def check_open(self):
+        """ValueError if it is closed."""
         if self.closed:
             raise ValueError("this cache is closed")
+
+    def check_caller(self):
+        """Raises what there is to say against a synchronous call."""
+        self.check_open()
         if self.awaits:
             raise TypeError("the loader is a coroutine function: use the asynchronous methods")
 
@@ -182,12 +190,9 @@ cdef class Tiered:
             return self.stale(key, tagged.value, tagged.soft, now, load)
         if self.leaving and not self.distrusted:
             left = self.leaving.pop(key, None)
-            if left is not None and self.now() < left[1]:
-                put(self.l0, key, left[0], INFINITY if left[2] == INT64_MAX
-                    else <int64_t>(left[2] - self.now()) / 1000.0, 1, False, left[3],
-                    0 if left[1] == left[2] else <int64_t>(left[1] - self.now()) / 1000.0)
-                self.hand_down_soon()
-                return left[0]
+            now = self.now()
+            if left is not None and now < left[1]:
+                return self.put_here(key, left[0], now, left[2], left[1], left[3])
         if self.absent is not None and key in self.absent:
             self.negative_hits += 1
             return MISSING
@@ -438,13 +443,14 @@ cdef class Tiered:
         self.put_here(key, value, now, hard, due)
         return None
 
-    cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due):
+    cdef object put_here(self, object key, object value, int64_t now, int64_t hard, int64_t due,
+                         uint32_t frequency=0):
         """Puts a value into the innermost cache, and returns it as it is kept there."""
         cdef double ttl = FAR_SECONDS if hard == INT64_MAX else (hard - now) / 1000.0
         cdef double wait = 0 if due >= hard else -1 if due <= now else (due - now) / 1000.0
         if wait == 0 and hard == INT64_MAX:
             ttl = INFINITY
-        value = put(self.l0, key, value, ttl, 1, False, 0, wait)
+        value = put(self.l0, key, value, ttl, 1, False, frequency, wait)
         if self.leaving and not self.handing_down:
             self.hand_down_soon()
         return value

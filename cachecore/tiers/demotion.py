@@ -6,8 +6,9 @@ from typing import Any
 
 from cachecore._envelope import Sealed, unseal
 from cachecore._load import DEMOTE, GET, WAIT, Level, Load
-from cachecore._tiered import NEVER, run_sync
-from cachecore.tiers.filling import Loaded
+from cachecore._tiered import run_sync
+from cachecore.tiers.base import Item
+from cachecore.tiers.filling import Loaded, remaining
 from cachecore.tiers.generations import Calls
 from cachecore.tiers.owing import BATCH
 from cachecore.tiers.writing import Writing
@@ -73,6 +74,5 @@ class Demoting(Writing):
             elif data is not None:
                 held = unseal(data, key, self.codec, now, level.generation, self.prefix)
                 if isinstance(held, Sealed):
-                    lifetime = None if held.hard == NEVER else max(1, held.hard - now)
-                    items[at] = items[at]._replace(data=data, lifetime=lifetime)
+                    items[at] = Item(items[at].key, data, remaining(held.hard, now))
         return items

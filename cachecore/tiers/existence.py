@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 
-from cachecore.errors import TierError
 from cachecore.settings import positive_int, share
 from cachecore.tiers.base import Item, Tier, Wrapper
-from cachecore.tiers.parts import merge, widen
+from cachecore.tiers.parts import aget_rest, get_rest
 
 try:
     from rbloom import Bloom
@@ -82,25 +81,13 @@ class ExistenceFilter(Wrapper):
         places = self._places(keys)
         if len(places) == len(keys):
             return self.tier.get_many(keys)
-        values: list[bytes | None] = [None] * len(keys)
-        try:
-            answers = self.tier.get_many([keys[at] for at in places]) if places else []
-        except TierError as error:
-            widen(error, values, places)
-            raise
-        return merge(values, places, answers)
+        return get_rest(self.tier, keys, [None] * len(keys), places)
 
     async def aget_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         places = self._places(keys)
         if len(places) == len(keys):
             return await self.tier.aget_many(keys)
-        values: list[bytes | None] = [None] * len(keys)
-        try:
-            answers = await self.tier.aget_many([keys[at] for at in places]) if places else []
-        except TierError as error:
-            widen(error, values, places)
-            raise
-        return merge(values, places, answers)
+        return await aget_rest(self.tier, keys, [None] * len(keys), places)
 
     def _places(self, keys: Sequence[bytes]) -> list[int]:
         """Where the keys are that may be there."""

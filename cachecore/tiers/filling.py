@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from cachecore._envelope import seal, wire_keys
@@ -68,19 +67,10 @@ class Filling(Generations):
             yield DELETE, level, wire_keys(self.prefix, gone)
         except Exception as error:
             level.failed(error)
-            for key in gone:
-                self.owe(level, key, now, MISSING, None)
+            self.owe_deletions(level, gone, now)
 
-    def owe(
-        self,
-        level: Level,
-        key: Any,
-        now: int,
-        value: Any,
-        sealed: Loaded | None,
-        noted: float | None = None,
-    ) -> None:
-        """Remember a write that a tier has missed: see owing.py."""
+    def owe_deletions(self, level: Level, keys: Iterable[Any], now: int) -> None:
+        """Remember deletions that a tier has missed: see owing.py."""
         raise NotImplementedError
 
     def current(self, load: Load, level: Level, keys: Iterable[Any], now: int) -> Calls:
@@ -95,9 +85,9 @@ class Filling(Generations):
         items = []
         for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
             sealed, value = load.sealed[key], load.values[key]
-            lifetime = None if sealed.hard == NEVER else max(1, sealed.hard - now)
             try:
-                items.append(Item(wire, self._data(level, key, value, sealed), lifetime))
+                data = self._data(level, key, value, sealed)
+                items.append(Item(wire, data, remaining(sealed.hard, now)))
             except Exception as error:
                 raise UnwritableError(
                     f"the value of key {key!r} cannot be written: {error}"
@@ -162,7 +152,7 @@ class Filling(Generations):
             for key in keys:
                 self._absent(load, key, not failed)
             return
-        leased: list[bytes] = []
+        leased: dict[bytes, float] = {}
         if self.lease is not None and self.levels:
             keys, leased = yield from self._take_leases(load, keys)
         if not keys:
@@ -194,7 +184,12 @@ class Filling(Generations):
         yield from self._hand_over(load, kept, gone, failed, leased)
 
     def _hand_over(
-        self, load: Load, kept: list[Any], gone: list[Any], failed: list[Level], leased: list[bytes]
+        self,
+        load: Load,
+        kept: list[Any],
+        gone: list[Any],
+        failed: list[Level],
+        leased: dict[bytes, float],
     ) -> Calls:
         """Tell the tiers of what was loaded, and of what is not there any more."""
         now = self.now_ms()
@@ -202,8 +197,9 @@ class Filling(Generations):
         yield from self.write_levels(load, kept, levels, failed, now)
         for level in self.levels if gone else ():
             yield from self._try(level, DELETE, wire_keys(self.prefix, gone))
-        if leased:
-            yield from self._try(self.levels[-1], DELETE, leased)
+        ours = [lease for lease, end in leased.items() if monotonic() < end]
+        if ours:
+            yield from self._try(self.levels[-1], DELETE, ours)
 
     def _failed(self, load: Load, key: Any, error: Exception) -> None:
         self.load_errors += 1
@@ -227,23 +223,20 @@ class Filling(Generations):
     # --- one process of many
 
     def _take_leases(self, load: Load, keys: list[Any]) -> Calls:
-        """The keys that this process is to load, and its leases; the others it has got meanwhile.
+        """The keys that this process is to load, and its leases, by until when it surely has them;
+        the others it has got meanwhile.
 
         A lease is a key in the last tier that only one can add, and that expires. Who does not get
         it waits until the value is there, or returns an old one. A tier that fails leases nothing.
         """
-        level, ours, leases = self.levels[-1], [], []
-        assert self.lease is not None
+        level, ours = self.levels[-1], []
+        leases: dict[bytes, float] = {}
         waiting = []
         for key, wire in zip(keys, wire_keys(self.prefix, keys), strict=True):
-            item = Item(wire + b"\0lease", os.urandom(8), int(self.lease * 1000) or 1)
-            got = yield from self._try(level, ADD, item)
-            if got is False:
+            if (yield from self._lease(level, wire + b"\0lease", leases)):
+                ours.append(key)
+            else:
                 waiting.append(key)
-                continue
-            ours.append(key)
-            if got:
-                leases.append(item.key)
         for key in waiting:
             if load.fallback is not None and key in load.fallback:
                 self.stale_revalidated += load.known is None
@@ -252,9 +245,17 @@ class Filling(Generations):
                 ours.append(key)
         return ours, leases
 
-    def _wait_for(self, load: Load, level: Level, key: Any, leases: list[bytes]) -> Calls:
-        """Whether another process has loaded a key; False: we are to, maybe by a lease of ours."""
+    def _lease(self, level: Level, key: bytes, leases: dict[bytes, float]) -> Calls:
+        """Whether no other process has the lease; if it is ours now, it is among `leases`."""
         assert self.lease is not None
+        end = monotonic() + self.lease
+        got = yield from self._try(level, ADD, Item(key, b"", int(self.lease * 1000) or 1))
+        if got:
+            leases[key] = end
+        return got is not False
+
+    def _wait_for(self, load: Load, level: Level, key: Any, leases: dict[bytes, float]) -> Calls:
+        """Whether another process has loaded a key; False: we are to, maybe by a lease of ours."""
         wires = wire_keys(self.prefix, [key])
         wires.append(wires[0] + b"\0lease")
         while True:
@@ -264,11 +265,8 @@ class Filling(Generations):
                 return False
             if datas[0] is not None and self.accept_late(load, key, datas[0], self.now_ms(), level):
                 return True
-            if datas[1] is None:  # it has failed, or died
-                item = Item(wires[1], os.urandom(8), int(self.lease * 1000) or 1)
-                if (yield from self._try(level, ADD, item)) is not False:
-                    leases.append(item.key)
-                    return False
+            if datas[1] is None and (yield from self._lease(level, wires[1], leases)):
+                return False  # whoever was to load it has failed, or died
 
 
 class Loaded:
@@ -280,6 +278,11 @@ class Loaded:
         self, written: int, soft: int, hard: int, load: float, tags: tuple[Any, ...] = ()
     ) -> None:
         self.written, self.soft, self.hard, self.load, self.tags = written, soft, hard, load, tags
+
+
+def remaining(hard: int, now: int) -> int | None:
+    """The ms that are left of a lifetime, as a tier is to know it; None: for ever."""
+    return None if hard == NEVER else max(1, hard - now)
 
 
 class UnwritableError(TypeError):

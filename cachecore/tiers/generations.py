@@ -134,6 +134,7 @@ class Generations(TieredWrites):
     def forget_here(self) -> None:
         """Empty what this process holds; what is being loaded will not be kept."""
         self.overtake(list(self.flights))
+        self.leaving.clear()
         self.l0.clear()
         if self.absent is not None:
             self.absent.clear()

@@ -8,7 +8,6 @@ from typing import Any
 
 from cachecore._load import DELETE, Level
 from cachecore._tiered import NEVER, run_sync
-from cachecore.sentinel import MISSING
 from cachecore.tiers.demotion import Demoting
 from cachecore.tiers.generations import Calls
 
@@ -66,21 +65,18 @@ class Invalidated(Demoting):
 
     def _forget_in(self, level: Level, wires: list[bytes], keys: list[Any]) -> Calls:
         if level.ledger is not None:  # what it has missed is older
-            for key in keys:
-                self.owe(level, key, self.now_ms(), MISSING, None)
+            self.owe_deletions(level, keys, self.now_ms())
         try:
             yield DELETE, level, wires
         except Exception as error:
             level.failed(error)
-            for key in keys:
-                self.owe(level, key, self.now_ms(), MISSING, None)
+            self.owe_deletions(level, keys, self.now_ms())
 
     def forget_all(self) -> None:
         """Forget everything that this process, or a tier of its own, holds."""
         if not self.raw:
             run_sync(self, self.void_steps(None, self._private()))
             return
-        self.leaving.clear()
         self.forget_here()
         for level in self.levels:
             if not level.tier.shared:
@@ -96,7 +92,6 @@ class Invalidated(Demoting):
         if self.lost == 1:
             self.distrusted = True
             self.slow += 1
-            self.leaving.clear()
             self.forget_here()
 
     def trust(self) -> None:

@@ -47,16 +47,23 @@ class Owing(Filling):
         key: Any,
         now: int,
         value: Any,
-        sealed: Loaded | None,
+        sealed: Loaded,
         noted: float | None = None,
     ) -> None:
-        ledger, noted = self.ledger_of(level), monotonic() if noted is None else noted
-        if sealed is None:
-            missed = Missed(now, MISSING, NEVER, NEVER, (), 64, noted)
-        else:
-            size = 128 + getattr(value, "nbytes", getsizeof(value))
-            numbers = tuple(number for number, _ in sealed.tags)
-            missed = Missed(now, value, sealed.soft, sealed.hard, numbers, size, noted)
+        """Remember a write that a tier has missed, since `noted`, or just now."""
+        size = 128 + getattr(value, "nbytes", getsizeof(value))
+        numbers = tuple(number for number, _ in sealed.tags)
+        self._note(level, key, Missed(now, value, sealed.soft, sealed.hard, numbers, size), noted)
+
+    def owe_deletions(
+        self, level: Level, keys: Iterable[Any], now: int, noted: float | None = None
+    ) -> None:
+        for key in keys:
+            self._note(level, key, Missed(now, MISSING, NEVER, NEVER, (), 64), noted)
+
+    def _note(self, level: Level, key: Any, missed: Missed, noted: float | None) -> None:
+        missed = missed._replace(noted=monotonic() if noted is None else noted)
+        ledger = self.ledger_of(level)
         while True:
             overflowed = ledger.overflowed
             ledger.note(key, missed)
@@ -73,10 +80,9 @@ class Owing(Filling):
             if missed is None or missed.value is MISSING or missed.soft <= now:
                 rest.append(key)
                 continue
-            tags = tuple((number, 0) for number in missed.tags)
             load.sealed = load.sealed or {}
-            load.sealed[key] = Loaded(missed.at, missed.soft, missed.hard, 0.0, tags)
-            self.kept(load, key, missed.value, now, missed.soft, missed.hard, 0.0, tags)
+            load.sealed[key] = sealed = _sealed(missed)
+            self.kept(load, key, missed.value, now, sealed.soft, sealed.hard, 0.0, sealed.tags)
         return rest
 
     def tell_of_owed(self) -> None:
@@ -136,9 +142,7 @@ class Owing(Filling):
         """Write and delete what was missed; returns what needs not be done again."""
         for key, entry in missed.items():
             if entry.value is not MISSING and entry.hard > now:
-                tags = tuple((number, 0) for number in entry.tags)
-                load.values[key] = entry.value
-                load.sealed[key] = Loaded(entry.at, entry.soft, entry.hard, 0.0, tags)
+                load.values[key], load.sealed[key] = entry.value, _sealed(entry)
         yield from self.current(load, level, load.values, now)
         load.voided = None  # by us, if its generation has turned out to be another one
         done = self._still_missed(level, missed)
@@ -189,3 +193,9 @@ class Owing(Filling):
             level.generation, level.generation_read = value, now
         else:
             level.tags[number] = value, now
+
+
+def _sealed(missed: Missed) -> Loaded:
+    """What the envelope of a missed write is to say."""
+    tags = tuple((number, 0) for number in missed.tags)
+    return Loaded(missed.at, missed.soft, missed.hard, 0.0, tags)

@@ -12,7 +12,6 @@ from cachecore.tiers.waiting import wait_async
 if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
 
-in_thread = asyncio.to_thread
 _tasks: set[asyncio.Task[None]] = set()  # event loops refer to their tasks weakly
 
 

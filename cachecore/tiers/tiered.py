@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import math
@@ -13,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from cachecore import _load
 from cachecore._core import Cache
 from cachecore._load import Level, Load
 from cachecore._tiered import own_get, run_load, run_sync
@@ -180,8 +180,7 @@ class TieredCache(Scoped):
         return values
 
     async def _amissed(self, keys: Sequence[Any]) -> dict[Any, Any]:
-        if self.closed:
-            raise ValueError("this cache is closed")
+        self.check_open()
         scope = self.scope()
         if scope is not None:
             keys = [key for key in dict.fromkeys(keys) if key not in scope]
@@ -224,14 +223,6 @@ class TieredCache(Scoped):
         """The same as `set_many`, in a task."""
         await tasks.run(self, self._setting(dict(items), ttl, tags, tasks.own()))
 
-    def check_open(self, keys: Iterable[Any]) -> None:
-        """Raises what there is to say against a write of keys."""
-        if self.closed:
-            raise ValueError("this cache is closed")
-        for key in keys:
-            if type(key) not in (str, int, bytes):
-                raise TypeError(f"a key must be a str, bytes or int, not {type(key).__name__}")
-
     def _setting(
         self,
         values: dict[Any, Any],
@@ -239,7 +230,8 @@ class TieredCache(Scoped):
         tags: Iterable[str],
         load: Load | None = None,
     ) -> Any:
-        self.check_open(values)
+        self.check_open()
+        self.check_keys(values)
         if any(value is MISSING for value in values.values()):
             raise TypeError("value must not be MISSING, which means that there is none")
         if isinstance(tags, str):
@@ -269,8 +261,9 @@ class TieredCache(Scoped):
         return int(await tasks.run(self, self._deleting(keys, tasks.own())))
 
     def _deleting(self, keys: Iterable[Any], load: Load | None = None) -> Any:
+        self.check_open()
         keys = sequence_of(keys)
-        self.check_open(keys)
+        self.check_keys(keys)
         keys = list(dict.fromkeys(keys))
         return self.seen(keys, self.delete_steps(keys, load or Load()))
 
@@ -291,7 +284,7 @@ class TieredCache(Scoped):
         await tasks.run(self, self._invalidating(name))
 
     def _invalidating(self, name: str) -> Any:
-        self.check_open(())
+        self.check_open()
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         if self.raw and self.levels:
@@ -363,7 +356,7 @@ class TieredCache(Scoped):
 
     async def aclose(self) -> None:
         """The same as `close`, from a coroutine."""
-        await tasks.in_thread(self.close)
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -378,7 +371,6 @@ class TieredCache(Scoped):
 
 def _begin_anew() -> None:
     """In a child process the threads are gone, and so is whoever was loading."""
-    _load.begin_era()
     for cache in list(_caches):
         cache.flights.clear()
         cache.background.reset()

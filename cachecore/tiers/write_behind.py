@@ -12,7 +12,7 @@ from cachecore.errors import TierError, TierTimeoutError
 from cachecore.settings import deadline, positive_int, size_in_bytes
 from cachecore.tiers.base import Item, Tier, Wrapper
 from cachecore.tiers.breaker import guarded
-from cachecore.tiers.parts import merge, widen
+from cachecore.tiers.parts import aget_rest, get_rest
 from cachecore.tiers.writer import Writer, data_of
 
 POLICIES = ("drop_oldest", "drop_newest", "block")
@@ -155,24 +155,14 @@ class WriteBehind(Wrapper):
         if waiting is None:
             return self.tier.get_many(keys)
         values, places = self._read(waiting)
-        try:
-            answers = self.tier.get_many([keys[at] for at in places]) if places else []
-        except TierError as error:
-            widen(error, values, places)
-            raise
-        return merge(values, places, answers)
+        return get_rest(self.tier, keys, values, places)
 
     async def aget_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         waiting = self._backlog.look(keys)
         if waiting is None:
             return await self.tier.aget_many(keys)
         values, places = self._read(waiting)
-        try:
-            answers = await self.tier.aget_many([keys[at] for at in places]) if places else []
-        except TierError as error:
-            widen(error, values, places)
-            raise
-        return merge(values, places, answers)
+        return await aget_rest(self.tier, keys, values, places)
 
     def _read(self, waiting: Sequence[Operation | None]) -> tuple[list[bytes | None], list[int]]:
         """The values of operations, and the places where there is none."""

@@ -15,7 +15,6 @@ from cachecore._envelope import wire_keys
 from cachecore._load import DELETE, SET, WAIT, Level, Load
 from cachecore._tiered import NEVER
 from cachecore.errors import TierError
-from cachecore.sentinel import MISSING
 from cachecore.tiers.base import Item
 from cachecore.tiers.filling import Loaded
 from cachecore.tiers.generations import Calls, fresh, tag_number
@@ -43,11 +42,11 @@ class Writing(Owing):
     ) -> Calls:
         """A generator that sets keys here and in the tiers."""
         now, rest = self.now_ms(), []
-        numbers = [tag_number(tag) for tag in tags]
+        numbers = tuple((tag_number(tag), 0) for tag in tags)
         load.values, load.sealed = {}, {}
         for key, value in values.items():
             soft, hard = self.lifetimes(now, ttl)
-            load.sealed[key] = Loaded(now, soft, hard, 0.0, tuple((n, 0) for n in numbers))
+            load.sealed[key] = Loaded(now, soft, hard, 0.0, numbers)
             if self.levels:
                 self._check(key, value)
         if self.levels:
@@ -91,12 +90,11 @@ class Writing(Owing):
         now: int,
         noted: float | None = None,
     ) -> None:
-        deletes = self._deletes(level)
+        if self._deletes(level):
+            self.owe_deletions(level, keys, now, noted)
+            return
         for key in keys:
-            if deletes:
-                self.owe(level, key, now, MISSING, None, noted)
-            else:
-                self.owe(level, key, now, load.values[key], load.sealed[key], noted)
+            self.owe(level, key, now, load.values[key], load.sealed[key], noted)
 
     def _write_through(self, load: Load, keys: list[Any], now: int, rest: list[Level]) -> Calls:
         """Write to the tiers in `rest`, out of which those go that were."""
@@ -152,19 +150,17 @@ class Writing(Owing):
                 try:
                     count = max(count, (yield DELETE, level, wires))
                 except Exception as error:
-                    for key in keys:
-                        self.owe(level, key, now, MISSING, None)
+                    self.owe_deletions(level, keys, now)
                     level.failed(error)
                     errors.append(error)
                 else:
                     level.deletes += len(keys)
                     for key, noted in self._to_do_again(level, keys):
-                        self.owe(level, key, now, MISSING, None, noted)
+                        self.owe_deletions(level, [key], now, noted)
                 rest.pop(0)
         except BaseException as error:
             for level in rest:
-                for key in keys:
-                    self.owe(level, key, now, MISSING, None)
+                self.owe_deletions(level, keys, now)
             load.failure = error
             raise
         finally:
@@ -213,11 +209,10 @@ class Writing(Owing):
         return failure
 
     def _void_here(self, number: int | None) -> None:
-        self.overtake(list(self.flights))  # a value on its way may be concerned
         if number is None:
-            self.leaving.clear()  # what has tags does not wait there
             self.forget_here()
         else:
+            self.overtake(list(self.flights))  # a value on its way may have it
             self.tag_changed(number)
 
     def _owe_generation(self, level: Level, number: int | None) -> None:

@@ -91,29 +91,21 @@ static PyObject *tiered_get(PyObject *self, PyObject *const *args, Py_ssize_t co
 static PyMethodDef get_method = {
     "get", (PyCFunction)(void (*)(void))tiered_get, METH_FASTCALL | METH_KEYWORDS, get_doc};
 
+int cc_tiered_own_get(PyTypeObject *type)
+{
+    PyObject *descriptor = PyDescr_NewMethod(type, &get_method);
+    int failed = descriptor == NULL ? -1 : PyDict_SetItemString(type->tp_dict, "get", descriptor);
+    Py_XDECREF(descriptor);
+    PyType_Modified(type);
+    return failed;
+}
+
 int cc_tiered_install(PyTypeObject *type, size_t slow_offset, cc_tiered_missed on_miss)
 {
     if (slow_offset != offsetof(cc_tiered, slow)) {
         PyErr_SetString(PyExc_SystemError, "Tiered was compiled with its fields in other places");
         return -1;
     }
-    PyObject *descriptor = PyDescr_NewMethod(type, &get_method);
-    if (descriptor == NULL || PyDict_SetItemString(type->tp_dict, "get", descriptor) < 0) {
-        Py_XDECREF(descriptor);
-        return -1;
-    }
-    Py_DECREF(descriptor);
     missed = on_miss;
-    PyType_Modified(type);
-    return 0;
-}
-
-int cc_tiered_own_get(PyTypeObject *type)
-{
-    PyObject *descriptor = PyDescr_NewMethod(type, &get_method);
-    if (descriptor == NULL)
-        return -1;
-    int failed = PyObject_SetAttrString((PyObject *)type, "get", descriptor);
-    Py_DECREF(descriptor);
-    return failed;
+    return cc_tiered_own_get(type);
 }

@@ -19,7 +19,6 @@ from cachecore._envelope import (
     Sealed,
     peek_written,
     unseal,
-    unseal_many,
     wire_key,
     wire_keys,
 )
@@ -159,38 +158,6 @@ def test_a_codec_without_a_name() -> None:
         seal(codec=Nameless())
 
 
-# --- batches
-
-
-def test_many() -> None:
-    keys: list[Any] = ["a", b"b", 3, "absent", "d"]
-    datas: list[Any] = [seal(key, f"value {key!r}") for key in keys]
-    datas[3], datas[4] = None, seal("other")
-    found = unseal_many(datas, keys, DEFAULT, NOW, GENERATION)
-    assert [each.value for each in found[:3] if isinstance(each, Sealed)] == [
-        f"value {key!r}" for key in keys[:3]
-    ]
-    assert found[3:] == [None, "other key"]
-    assert unseal_many([], [], DEFAULT, NOW, GENERATION) == []
-    assert unseal_many(iter(datas), iter(keys), DEFAULT, NOW, GENERATION)[3] is None
-    with pytest.raises(ValueError, match=r"datas must have one item for each of 4 keys, not 5"):
-        unseal_many(datas, keys[:4], DEFAULT, NOW, GENERATION)
-
-
-def test_batches_that_change_meanwhile() -> None:
-    datas: list[Any] = [seal(at, b"abc", Mine()) for at in range(100)]
-    keys = list(range(100))
-
-    class Clearing(Mine):
-        def decode(self, data: bytes | memoryview) -> Any:
-            datas.clear()
-            keys.clear()
-            return 1
-
-    found = unseal_many(datas, keys, Clearing(), NOW, GENERATION)
-    assert [each.value for each in found if isinstance(each, Sealed)] == [1] * 100
-
-
 # --- keys
 
 
@@ -222,7 +189,7 @@ def test_wire_keys(key: Any, text: bytes) -> None:
 def test_other_types_are_no_keys(key: Any) -> None:
     calls: list[Callable[[], object]] = [
         lambda: wire_key(b"", key), lambda: wire_keys(b"", ["k", key]), lambda: seal(key),
-        lambda: opened(seal(), key), lambda: unseal_many([seal()], [key], DEFAULT, NOW, GENERATION),
+        lambda: opened(seal(), key),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(TypeError, match=r"^key must be a str, bytes or int"):

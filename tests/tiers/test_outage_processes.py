@@ -12,6 +12,8 @@ from typing import Any
 
 import redis
 
+from cachecore import TieredCache
+from cachecore.tiers import Policy, RedisTier
 from cachecore.tiers.testing import eventually
 from servers import Server, free_port
 
@@ -114,6 +116,23 @@ def test_the_leaders_loader_raises(server: Server) -> None:
     assert sorted(crowd.answers()) == ["the source is down", *["value"] * 4]
     assert crowd.loads == 2
     assert time.monotonic() - begin < 20
+
+
+def test_a_lease_that_has_run_out_is_anothers(server: Server) -> None:
+    """Who loads for longer than it has the lease leaves that of the next alone."""
+    client = redis.Redis(port=server.port)
+
+    def load(key: str) -> str:
+        eventually(lambda: not client.exists("a:k\0lease"))
+        client.set("a:k\0lease", "another's", px=60_000)
+        return "value"
+
+    with TieredCache(
+        10, tiers=[RedisTier(f"redis://127.0.0.1:{server.port}")], loader=load, namespace="a",
+        policy=Policy(lease=0.1),
+    ) as cache:  # fmt: skip
+        assert cache.get("k") == "value"
+        assert client.get("a:k\0lease") == b"another's"
 
 
 def test_without_redis_each_loads(server: Server) -> None:
