@@ -223,11 +223,11 @@ class Filling(Generations):
     # --- one process of many
 
     def _take_leases(self, load: Load, keys: list[Any]) -> Calls:
-        """The keys that this process is to load, and its leases, by until when it surely has them;
-        the others it has got meanwhile.
+        """The keys that this process is to load, and until when it surely has which lease.
 
-        A lease is a key in the last tier that only one can add, and that expires. Who does not get
-        it waits until the value is there, or returns an old one. A tier that fails leases nothing.
+        The others it has got meanwhile. A lease is a key in the last tier that only one can add,
+        and that expires. Who does not get it waits until the value is there, or returns an old one.
+        A tier that fails leases nothing.
         """
         level, ours = self.levels[-1], []
         leases: dict[bytes, float] = {}
