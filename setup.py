@@ -31,7 +31,7 @@ LTO = "-flto=auto"  # a set at capacity takes 9 % less time
 QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 # No pickling by field and no doctest table: neither is meant, and both would need stubs.
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
-VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "stripe")]
+VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "stripe", "sum")]
 VECTORS += sorted(glob("src/core/cc_vectors*.c"))
 CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
@@ -41,11 +41,11 @@ MODULES = {
     "_arrays": [],
     "_backlog": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
-    "_envelope": [],
+    "_envelope": ["src/core/cc_sum.c"],
     "_flight": [],
     "_load": [],
     "_memo": MEMO,
-    "_payload": [],
+    "_payload": ["src/core/cc_sum.c"],
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],

@@ -66,20 +66,31 @@ def opened(data: Any, key: Any = "k", codec: Codec = DEFAULT, **changed: Any) ->
     return found.value if isinstance(found, Sealed) else (found,)
 
 
-def summed(data: bytes) -> bytes:
-    """An envelope with the checksum made right: what an attacker would send."""
+def sum_of(data: bytes, seed: int) -> int:
+    """What src/core/cc_sum.c makes of bytes, on any machine."""
     half, ones = 2**64, 2**64 - 1
 
-    def fold(one: int, other: int) -> int:
-        return (one * other % half) ^ (one * other >> 64)
+    def mix(one: int, other: int) -> int:
+        product = (one ^ other) * 0x9E3779B97F4A7C15
+        return (product % half) ^ (product >> 64)
 
+    sums, keys = [0] * 8, [0xD6E8FEB86659FD93 * (2 * lane + 1) & ones for lane in range(8)]
+    for words in struct.iter_unpack("<8Q", data + bytes(-len(data) % 64)):
+        for lane, word in enumerate(words):
+            keyed = word ^ keys[lane]
+            sums[lane ^ 1] += word
+            sums[lane] += (keyed & 0xFFFFFFFF) * (keyed >> 32)
+            keys[lane] = keys[lane] + 0xA24BAED4963EE407 & ones
+    total = mix(seed, len(data))
+    for each in sums:
+        total = mix(total, each & ones)
+    return total
+
+
+def summed(data: bytes) -> bytes:
+    """An envelope with the checksum made right: what an attacker would send."""
     (seed,) = struct.unpack_from("<Q", data)
-    body = data[16:] + bytes(-len(data) % 16)
-    total, key = fold(seed ^ (len(data) - 16), 0x9E3779B97F4A7C15), 0xD6E8FEB86659FD93
-    for one, other in struct.iter_unpack("<QQ", body):
-        total += fold(one ^ key, other ^ 0x9FB21C651E98DF25)
-        key = key + 0xA24BAED4963EE407 & ones
-    return data[:8] + struct.pack("<Q", total & ones) + data[16:]
+    return data[:8] + struct.pack("<Q", sum_of(data[16:], seed)) + data[16:]
 
 
 def changed(data: bytes, **fields: Any) -> bytes:
