@@ -1,24 +1,37 @@
 """Backlog: the operations that wait to be done on a tier, the last one of each key, bounded.
 
-Operations leave in the order in which their keys came. While they are being done they stay here
-for those who read; what comes for their keys meanwhile is done after them.
+What a cache sets one by one is only noted, 88 bytes in an array, and becomes an operation when
+somebody looks. Operations leave in the order in which their keys came. While they are being done
+they stay here for those who read; what comes for their keys meanwhile is done after them.
 
 Thread safe under the GIL: between two steps that belong together no Python code runs, and what is
 taken out is released last. In the child of a fork a backlog is empty: its parent does the work.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from libc.stdint cimport int64_t
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memmove
 
+from cachecore._envelope cimport Later
 from cachecore._flight cimport current_era
+from cachecore._payload cimport Codec
 
 cdef extern from "cc_clock.h":
     int64_t cc_clock_ms() noexcept nogil
 
 cdef enum:
     SPARE = 1024  # places before `head` that are kept at least
-cdef int64_t MAX_LIFETIME = 1 << 62  # milliseconds; what is longer is for ever
+
+cdef int64_t MAX_LIFETIME = <int64_t>1 << 62  # milliseconds; what is longer is for ever
+
+
+cdef int64_t end_of(int64_t lifetime) noexcept:
+    return 0 if lifetime >= MAX_LIFETIME else cc_clock_ms() + lifetime
 
 
 def tell_of(error, where):
@@ -28,13 +41,10 @@ def tell_of(error, where):
 
 
 @cython.final
+@cython.no_gc  # so that making one runs no Python code; it leaves, whatever refers to it
 @cython.freelist(256)
 cdef class Operation:
     """What is to be done under a key: keep `data`, or delete what is kept."""
-
-    cdef readonly object data  # None: delete
-    cdef int64_t end  # of its lifetime, in milliseconds of the coarse clock; 0: never
-    cdef readonly Py_ssize_t size  # of key and data, in bytes
 
     @property
     def lifetime(self):
@@ -54,32 +64,38 @@ cdef class Backlog:
     `drops`: whether the oldest operations make room for what comes; not those being done.
     """
 
-    cdef readonly Py_ssize_t size
-    cdef public unsigned long long lost, lost_bytes  # operations that were not done
-    cdef Py_ssize_t max_items, max_size
-    cdef public bint idle  # nobody is at work, or about to be: `put` tells
-    cdef bint drops
-    cdef unsigned long era
-    cdef dict operations
-    cdef list order  # keys from `head` on: each once, but not those of what is being done
-    cdef Py_ssize_t head
-
     def __init__(self, Py_ssize_t max_items, Py_ssize_t max_size, bint drops):
         self.max_items, self.max_size, self.drops = max_items, max_size, drops
         self.begin()
 
+    def __dealloc__(self):
+        self.forget_notes(self.noted)
+        free(self.notes)
+
     cdef int begin(self) except -1:
+        self.forget_notes(self.noted)
         self.operations, self.order = {}, []
-        self.head = self.size = 0
+        self.head = self.bytes = 0
         self.idle = True
         self.era = current_era()
         return 0
 
     cdef int here(self) except -1:
-        return self.begin() if self.era != current_era() else 0
+        if self.era != current_era():
+            self.begin()
+        elif self.noted > 0:
+            self.absorb()
+        return 0
 
     def __len__(self):
-        return len(self.operations) if self.era == current_era() else 0
+        self.here()
+        return len(self.operations)
+
+    @property
+    def size(self):
+        """The bytes of keys and data that wait."""
+        self.here()
+        return self.bytes
 
     # --- those who have something to be done
 
@@ -89,34 +105,105 @@ cdef class Backlog:
         -1 when that is all. Else how many of all items have been taken: the caller finds room for
         the next, or, when it is `idle`, somebody to do the work.
         """
-        cdef Py_ssize_t at, count = len(items)
+        cdef Py_ssize_t at, size, count = len(items)
         self.here()
         for at in range(start, count):
             key, data, lifetime = items[at]
-            if not self.put_one(key, data, lifetime):
+            size = (len(<bytes>data) if type(data) is bytes
+                    else 0 if data is None else <Py_ssize_t>data.nbytes)
+            if not self.put_one(key, data, size, 0 if lifetime is None else end_of(lifetime)):
                 return at
         return count if self.idle and count else -1
 
-    cdef bint put_one(self, bytes key, object data, object lifetime) except -1:
+    cdef bint note(self, bytes wire, object key, object value, Py_ssize_t nbytes, Codec codec,
+                   bytes namespace, int64_t written, int64_t soft, int64_t hard,
+                   uint64_t generation) except -1:
+        cdef Py_ssize_t size = nbytes + len(wire)
+        cdef Note *place
+        if self.idle or self.era != current_era() or not 0 <= size <= self.max_size:
+            return False
+        while (len(self.operations) + self.noted >= self.max_items
+                or self.bytes + self.noted_bytes + size > self.max_size):
+            if self.noted > 0:
+                self.absorb()
+            elif not (self.drops and self.drop()):
+                return False
+        if self.noted == self.places:
+            place = <Note *>realloc(self.notes, <size_t>(2 * self.places + 64) * sizeof(Note))
+            if place == NULL:
+                raise MemoryError("no memory for what waits to be written")
+            self.notes, self.places = place, 2 * self.places + 64
+        place = &self.notes[self.noted]
+        place.wire, place.key, place.value = <PyObject *>wire, <PyObject *>key, <PyObject *>value
+        place.codec, place.namespace = <PyObject *>codec, <PyObject *>namespace
+        Py_INCREF(wire)
+        Py_INCREF(key)
+        Py_INCREF(value)
+        Py_INCREF(codec)
+        Py_INCREF(namespace)
+        place.nbytes, place.generation = nbytes, generation
+        place.written, place.soft, place.hard = written, soft, hard
+        place.end = 0 if hard == INT64_MAX else end_of(max(1, hard - written))
+        self.noted += 1
+        self.noted_bytes += size
+        return True
+
+    cdef int absorb(self) except -1:
+        """Makes operations of what was noted. Nothing that it makes can start the garbage
+        collector, and what it replaces is released last: no Python code runs amid it."""
+        cdef Py_ssize_t at = 0
+        cdef Note *note
+        cdef Later later
+        replaced = []
+        try:
+            while at < self.noted:
+                note = &self.notes[at]
+                later = Later.__new__(Later)
+                later.key, later.value = <object>note.key, <object>note.value
+                later.codec, later.namespace = <Codec>note.codec, <bytes>note.namespace
+                later.written, later.soft, later.hard = note.written, note.soft, note.hard
+                later.generation, later.nbytes = note.generation, note.nbytes
+                wire = <bytes>note.wire
+                replaced.append(self.operations.get(wire))
+                if not self.put_one(wire, later, note.nbytes, note.end):
+                    self.lost += 1
+                    self.lost_bytes += note.nbytes
+                at += 1
+        finally:
+            self.forget_notes(at)
+        return 0
+
+    cdef int forget_notes(self, Py_ssize_t count) noexcept:
+        """Lets go of the first notes."""
+        cdef Py_ssize_t at
+        cdef Note *note
+        for at in range(count):
+            note = &self.notes[at]
+            self.noted_bytes -= note.nbytes + PyBytes_GET_SIZE(<bytes>note.wire)
+            Py_DECREF(<object>note.wire)
+            Py_DECREF(<object>note.key)
+            Py_DECREF(<object>note.value)
+            Py_DECREF(<object>note.codec)
+            Py_DECREF(<object>note.namespace)
+        self.noted -= count
+        if self.noted > 0:
+            memmove(self.notes, &self.notes[count], <size_t>self.noted * sizeof(Note))
+        return 0
+
+    cdef bint put_one(self, bytes key, object data, Py_ssize_t size, int64_t end) except -1:
         cdef Operation new = Operation.__new__(Operation)
         cdef Operation old
         cdef Py_ssize_t held
-        cdef int64_t left = 0 if lifetime is None else lifetime
         new.data = data
-        new.size = len(key)
-        if type(data) is bytes:
-            new.size += len(<bytes>data)
-        elif data is not None:
-            new.size += <Py_ssize_t>data.nbytes
-        if lifetime is not None and left < MAX_LIFETIME:
-            new.end = cc_clock_ms() + left
+        new.size = len(key) + size
+        new.end = end
         if not 0 <= new.size <= self.max_size:
             return False
         while True:  # no Python code runs from here on, but to release what is dropped
             old = <Operation>self.operations.get(key)
             held = 0 if old is None else old.size
             if (
-                self.size - held + new.size <= self.max_size
+                self.bytes - held + new.size <= self.max_size
                 and (old is not None or len(self.operations) < self.max_items)
             ):
                 break
@@ -125,7 +212,7 @@ cdef class Backlog:
         if old is None:
             self.order.append(key)
         self.operations[key] = new
-        self.size += new.size - held
+        self.bytes += new.size - held
         return True
 
     cdef bint drop(self) except -1:
@@ -135,7 +222,7 @@ cdef class Backlog:
             key = self.next_key()
             oldest = <Operation>self.operations.get(key)
             if oldest is not None:
-                self.size -= oldest.size
+                self.bytes -= oldest.size
                 self.lost += 1
                 self.lost_bytes += oldest.size
                 del self.operations[key]
@@ -185,7 +272,7 @@ cdef class Backlog:
         for key, operation in taken:
             now = self.operations.get(key)
             if now is operation:
-                self.size -= operation.size
+                self.bytes -= operation.size
                 del self.operations[key]
             elif now is not None:  # it came meanwhile
                 self.order.append(key)
@@ -206,7 +293,7 @@ cdef class Backlog:
         """Take nothing any more, and forget what waits; how many operations are lost so."""
         count = len(self)
         self.lost += count
-        self.lost_bytes += self.size if count else 0
+        self.lost_bytes += self.bytes if count else 0
         self.max_size = -1
         self.begin()
         return count

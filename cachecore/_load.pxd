@@ -3,6 +3,8 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
+from cachecore._backlog cimport Backlog
+
 # Of the calls that _load.pyx names, those that are made in C.
 cdef enum:
     OP_GET = 0
@@ -46,7 +48,7 @@ cdef class Level:
     cdef readonly object tier
     cdef object get_many, set_many    # of the tier
     cdef bint lazy                    # the tier takes functions for data
-    cdef public bint plain            # and plain tuples for items
+    cdef public Backlog backlog       # where what is written to it waits; None: it does not
     cdef public object ledger         # the writes it has missed; None: none
     cdef public bint exclusive        # it keeps what left the innermost cache, and only that
     cdef public uint64_t generation

@@ -4,6 +4,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
+from cachecore._backlog import Backlog
 from cachecore.tiers.base import Tier
 from cachecore.tiers.ledger import Ledger
 
@@ -67,7 +68,7 @@ class Level:
     def tier(self) -> Tier: ...
     ledger: Ledger | None
     exclusive: bool
-    plain: bool
+    backlog: Backlog | None
     generation: int
     generation_read: int
     generation_key: bytes

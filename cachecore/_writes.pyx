@@ -138,16 +138,19 @@ cdef class TieredWrites(Tiered):
             value = self.put_here(key, value, now, hard, soft)
             for at in range(len(self.levels)):
                 level = <Level>self.levels[at]
-                later = Later.__new__(Later)
-                later.key, later.value, later.codec = key, value, self.codec
-                later.written, later.soft, later.hard = now, soft, hard
-                later.generation, later.namespace = level.generation, self.prefix
-                later.nbytes = size
-                lifetime = None if hard == NEVER else max(1, hard - now)
                 try:
-                    data = later if level.lazy else later()
-                    item = (wire, data, lifetime)
-                    level.set_many([item if level.plain else tuple.__new__(self.item, item)])
+                    if level.backlog is None or not level.backlog.note(
+                        wire, key, value, size, self.codec, self.prefix, now, soft, hard,
+                        level.generation,
+                    ):
+                        later = Later.__new__(Later)
+                        later.key, later.value, later.codec = key, value, self.codec
+                        later.written, later.soft, later.hard = now, soft, hard
+                        later.generation, later.namespace = level.generation, self.prefix
+                        later.nbytes = size
+                        item = (wire, later if level.lazy else later(),
+                                None if hard == INT64_MAX else max(1, hard - now))
+                        level.set_many([tuple.__new__(self.item, item)])
                 except BaseException as error:
                     self.set_missed(at, key, value, now, soft, hard, error)
                     failure = error

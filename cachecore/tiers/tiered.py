@@ -149,7 +149,8 @@ class TieredCache(Scoped):
             Level(tier, self.prefix, exclusive and at == 0) for at, tier in enumerate(self.tiers)
         ]
         for level in self.levels:
-            level.plain = type(level.tier) is WriteBehind
+            if type(level.tier) is WriteBehind:
+                level.backlog = level.tier.backlog
         self.background, self.refreshes = Background(), Background()
         if self.tiers and (exclusive or not self.tiers[0].shared):
             self.note_leavers()

@@ -73,12 +73,12 @@ class WriteBehind(Wrapper):
         self.name, self.lazy = name or tier.name, True
         self._max_bytes = size_in_bytes(max_bytes, "max_bytes")
         items = positive_int(max_items, "max_items")
-        self._backlog = Backlog(items, self._max_bytes, overflow == "drop_oldest")
+        self.backlog = Backlog(items, self._max_bytes, overflow == "drop_oldest")
         self._blocks = overflow == "block"
         self._block_timeout = deadline(block_timeout, "block_timeout")
         self._writer = Writer(
             self.tier,
-            self._backlog,
+            self.backlog,
             self.name,
             delay=deadline(delay, "delay"),
             batch=positive_int(batch, "batch"),
@@ -88,13 +88,13 @@ class WriteBehind(Wrapper):
     # --- what waits
 
     def set_many(self, items: Sequence[Item]) -> None:
-        taken = self._backlog.put(items)
+        taken = self.backlog.put(items)
         if taken >= 0:
             self._attend(items, taken)
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         deletions, known = self._deletions(keys)
-        taken = self._backlog.put(deletions)
+        taken = self.backlog.put(deletions)
         if taken >= 0:
             self._attend(deletions, taken)
         return known
@@ -108,7 +108,7 @@ class WriteBehind(Wrapper):
         return known
 
     async def _aput(self, items: Sequence[Any]) -> None:
-        taken = self._backlog.put(items)
+        taken = self.backlog.put(items)
         if self._blocks and 0 <= taken < len(items):
             await to_thread(self._attend, items, taken)
         elif taken >= 0:
@@ -116,13 +116,13 @@ class WriteBehind(Wrapper):
 
     def _deletions(self, keys: Sequence[bytes]) -> tuple[list[tuple[bytes, None, None]], int]:
         """Deletions of the keys, and how many of these have an item that waits."""
-        waiting = self._backlog.look(keys) or ()
+        waiting = self.backlog.look(keys) or ()
         known = {key for key, one in zip(keys, waiting, strict=False) if one and one.is_item}
         return [(key, None, None) for key in keys], len(known)
 
     def _attend(self, items: Sequence[Any], taken: int) -> None:
         """See to it that somebody works, and that there is room for the items not taken yet."""
-        backlog, writer = self._backlog, self._writer
+        backlog, writer = self.backlog, self._writer
         if writer.closed:
             raise TierError(f"{self.name} is closed")
         if backlog.idle:
@@ -151,14 +151,14 @@ class WriteBehind(Wrapper):
     # --- reads, and what goes to the tier itself
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        waiting = self._backlog.look(keys)
+        waiting = self.backlog.look(keys)
         if waiting is None:
             return self.tier.get_many(keys)
         values, places = self._read(waiting)
         return get_rest(self.tier, keys, values, places)
 
     async def aget_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        waiting = self._backlog.look(keys)
+        waiting = self.backlog.look(keys)
         if waiting is None:
             return await self.tier.aget_many(keys)
         values, places = self._read(waiting)
@@ -173,20 +173,20 @@ class WriteBehind(Wrapper):
         return values, [at for at, operation in enumerate(waiting) if operation is None]
 
     def add(self, item: Item) -> bool:
-        if self._backlog.look([item[0]]) is None:
+        if self.backlog.look([item[0]]) is None:
             return self.tier.add(item)
         self._writer.here()
         with self._writer.writing:  # what was being done has been done
-            for operation in self._backlog.look([item[0]]) or ():
+            for operation in self.backlog.look([item[0]]) or ():
                 if operation is not None:
                     if operation.is_item:
                         return False
                     self.tier.delete_many([item[0]])
-                    self._backlog.done([(item[0], operation)])
+                    self.backlog.done([(item[0], operation)])
             return self.tier.add(item)
 
     async def aadd(self, item: Item) -> bool:
-        if self._backlog.look([item[0]]) is None:
+        if self.backlog.look([item[0]]) is None:
             return await self.tier.aadd(item)
         return await to_thread(self.add, item)
 
@@ -194,13 +194,13 @@ class WriteBehind(Wrapper):
         self._writer.here()
         with self._writer.writing:
             keys = [item[0] for item in items]
-            waiting = self._backlog.look(keys) or ()
+            waiting = self.backlog.look(keys) or ()
             self.tier.demote_many(items, frequencies)
             older = zip(keys, waiting, strict=False)
-            self._backlog.done([(key, one) for key, one in older if one is not None])
+            self.backlog.done([(key, one) for key, one in older if one is not None])
 
     def stats(self) -> dict[str, int]:
-        backlog = self._backlog
+        backlog = self.backlog
         return {
             **self.tier.stats(),
             "waiting": len(backlog),

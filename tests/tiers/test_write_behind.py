@@ -98,8 +98,8 @@ def test_lifetimes_go_on_while_it_waits(tier: WriteBehind, inner: MemcachedTier)
     tier.set_many([Item(b"a", b"1", 50), Item(b"b", b"2", 50_000)])
     assert tier.get_many([b"b"]) == [b"2"]
     eventually(lambda: tier.get_many([b"a", b"b"]) == [None, b"2"])
-    (_, over), (_, operation) = taken = tier._backlog.take(2)
-    tier._backlog.back(taken)
+    (_, over), (_, operation) = taken = tier.backlog.take(2)
+    tier.backlog.back(taken)
     assert over.lifetime is not None
     assert over.lifetime <= 0
     assert operation.lifetime is not None
