@@ -106,16 +106,18 @@ static PyObject *call_on_evict(PyObject *on_evict, const cc_leaver *leaver, cons
 void cc_leavers_release(cc_leavers *leavers, PyObject *on_evict)
 {
     static const char *const reasons[] = {"evicted", "rejected", "expired", NULL};
-    for (unsigned i = 0; i < leavers->count; i++) {
-        cc_leaver leaver = leavers->at[i];
-        if (on_evict != NULL && reasons[leaver.reason] != NULL) {
-            PyObject *result = call_on_evict(on_evict, &leaver, reasons[leaver.reason]);
-            if (result == NULL)
-                PyErr_WriteUnraisable(on_evict);
-            Py_XDECREF(result);
-        }
-        Py_XDECREF(leaver.key);
-        Py_DECREF(leaver.value);
+    for (unsigned i = 0; on_evict != NULL && i < leavers->count; i++) {
+        cc_leaver *leaver = &leavers->at[i];
+        if (reasons[leaver->reason] == NULL)
+            continue;
+        PyObject *result = call_on_evict(on_evict, leaver, reasons[leaver->reason]);
+        if (result == NULL)
+            PyErr_WriteUnraisable(on_evict);
+        Py_XDECREF(result);
+    }
+    for (unsigned i = 0; i < leavers->count; i++) { /* not before: this may run anything */
+        Py_XDECREF(leavers->at[i].key);
+        Py_DECREF(leavers->at[i].value);
     }
     leavers->count = 0;
 }
