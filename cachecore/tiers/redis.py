@@ -45,7 +45,9 @@ try:
     from cachecore.tiers.redis_route import Cluster, Command, Route
     from cachecore.tiers.redis_target import read_target
 except ModuleNotFoundError as error:
-    raise ImportError('RedisTier needs redis-py: pip install "cachecore-ml[redis]"') from error
+    raise ImportError(
+        'RedisTier needs redis-py with hiredis: pip install "cachecore-ml[redis]"'
+    ) from error
 
 T = TypeVar("T")
 
