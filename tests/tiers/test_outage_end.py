@@ -17,7 +17,8 @@ from cachecore.tiers import MmapTier, RedisTier
 from cachecore.tiers.invalidation import Tracking
 from cachecore.tiers.testing import eventually
 from servers import Server
-from tiers.outages import in_child, redis_cache
+from tiers.children import exit_code, fork, in_child
+from tiers.outages import redis_cache
 from tiers.proxy import Proxy
 
 
@@ -242,30 +243,18 @@ def test_fork_with_owed_writes(server: Server, proxy: Proxy) -> None:
         def child() -> bool:
             assert calls.tier.owed == 2
             assert calls.fresh("a") == "missed"  # what is owed is known
-            proxy_is_back.wait()
+            os.read(reader, 1)  # the proxy is back
             eventually(lambda: calls.tier.owed == 0)
             eventually(lambda: calls.fresh("a") in ("missed", "newer"))
             return calls.fresh("b") is None
 
         reader, writer = os.pipe()
-
-        class Pipe:
-            def wait(self) -> None:
-                os.read(reader, 1)
-
-        proxy_is_back = Pipe()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = 0 if child() else 2
-            finally:
-                os._exit(code)
+        pid = fork(child)
         proxy.pass_on()
         eventually(lambda: calls.tier.owed == 0)
         calls.set("a", "newer")
         os.write(writer, b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(pid) == 0
         assert other.get_many(["a", "b"]) == ["newer", None]
         os.close(reader)
         os.close(writer)
@@ -284,12 +273,10 @@ def test_the_childs_sockets_are_its_own(server: Server) -> None:
             calls.cache.close()
             return True
 
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0 if child() else 1)
+        pid = fork(child)
         for turn in range(300):
             calls.cache.set("parent", turn)
             assert calls.fresh("parent") == turn
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(pid) == 0
         assert before <= {each["addr"] for each in client.client_list()}  # and still there
         calls.set("a", 2)
