@@ -161,7 +161,7 @@ def test_coroutines_are_cancelled() -> None:
 def test_a_cancelled_call_is_given_up() -> None:
     async def use() -> None:
         task = asyncio.create_task(tier.aget_many([b"a"]))
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(eventually, lambda: hanging.begun == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -151,7 +151,7 @@ def test_a_loop_that_ends(server: Server) -> None:
 
         async def leave() -> None:
             left = [asyncio.ensure_future(cache.aget(key)) for key in "ab"]
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(eventually, lambda: len(begun) == 2)
             assert len(cache.flights) == len(left)
 
         asyncio.run(leave())
@@ -186,7 +186,8 @@ def test_a_loop_that_stands_still(server: Server) -> None:
     with redis_cache(server.port, loader=load) as calls:
         loop = asyncio.new_event_loop()
         task = loop.create_task(calls.cache.aget("a"))
-        loop.run_until_complete(asyncio.sleep(0.02))
+        while first:
+            loop.run_until_complete(asyncio.sleep(0.001))
         assert calls.cache.flights
         assert asyncio.run(asyncio.wait_for(calls.cache.aget("a"), 5)) == "a"
         calls.cache.set("a", "set")

@@ -56,13 +56,15 @@ def test_close_while_threads_load(server: Server) -> None:
 
 def test_close_while_tasks_load(server: Server) -> None:
     async def load(key: str) -> str:
-        await asyncio.sleep(0.1)
+        begun.append(key)
+        await asyncio.wait_for(free.wait(), 10)
         return key
 
     async def go(cache: TieredCache) -> None:
         tasks = [asyncio.ensure_future(cache.aget(key)) for key in "abca"]
-        await asyncio.sleep(0.03)
+        await asyncio.to_thread(eventually, lambda: len(begun) == 3)
         await cache.aclose()
+        free.set()
         assert await asyncio.gather(*tasks) == list("abca")
         with pytest.raises(ValueError, match="closed"):
             await cache.aget("a")
@@ -71,6 +73,8 @@ def test_close_while_tasks_load(server: Server) -> None:
         await cache.aclose()
         assert cache.flights == {}
 
+    begun: list[str] = []
+    free = asyncio.Event()
     with redis_cache(server.port, loader=load) as calls:
         asyncio.run(go(calls.cache))
         assert calls.tier.own["open"] == 0
@@ -95,20 +99,20 @@ def test_close_while_threads_work(server: Server, tmp_path: Path) -> None:
     for turn in range(5):
         above = MmapTier(tmp_path / f"{turn}", max_bytes="4MB")
         with redis_cache(server.port, above=[above], loader=lambda key: key) as calls:
-            wrong: list[Any] = []
+            cache, wrong = calls.cache, list[Any]()
             threads = [
-                threading.Thread(target=until_closed, args=(calls.cache, name, wrong))
+                threading.Thread(target=until_closed, args=(cache, name, wrong))
                 for name in range(8)
             ]
             for thread in threads:
                 thread.start()
-            time.sleep(0.1)
-            calls.cache.close()
+            eventually(lambda: cache.stats().l0.inserts > 100)  # noqa: B023
+            cache.close()
             for thread in threads:
                 thread.join(5)
                 assert not thread.is_alive()
             assert wrong == []
-            assert calls.cache.flights == {}
+            assert cache.flights == {}
 
 
 # --- fork

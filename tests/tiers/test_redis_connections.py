@@ -16,6 +16,7 @@ import pytest
 
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
+from cachecore.tiers.testing import eventually
 from servers import Server
 from tiers.children import in_child
 from tiers.listeners import url_of
@@ -125,8 +126,7 @@ def test_close_ends_calls(proxy: Proxy) -> None:
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(tier.get_many, [b"1"]) for _ in range(3)]
         calls.append(pool.submit(lambda: asyncio.run(tier.aget_many([b"1"]))))
-        while tier.stats()["open"] < 4:
-            time.sleep(0.01)
+        eventually(lambda: tier.stats()["open"] == 4)
         tier.close()
         assert {type(call.exception(10)) for call in calls} == {TierError}
     assert tier.stats()["open"] == 0
