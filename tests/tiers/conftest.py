@@ -21,6 +21,7 @@ from tiers.listeners import client_of, emptied, url_of
 from tiers.proxy import Proxy
 
 testing.PATIENCE = STARTED  # seconds, for a machine that does other things as well
+testing.SHORT = 60  # milliseconds: no tier here needs longer to tell lifetimes apart
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cachecore import TieredCache
-from cachecore.tiers import RedisTier
+from cachecore.tiers import RedisTier, waiting
 from cachecore.tiers.testing import eventually
 from servers import Server
 from tiers.outages import redis_cache
@@ -172,8 +172,9 @@ def test_a_refresh_whose_loop_ends_before_it_begins(server: Server) -> None:
             assert calls.cache.flights == {}
 
 
-def test_a_loop_that_stands_still(server: Server) -> None:
+def test_a_loop_that_stands_still(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load of a loop that nobody runs holds up no thread, nor another loop."""
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     first = True
 
     async def load(key: str) -> str:

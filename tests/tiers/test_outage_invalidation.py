@@ -22,6 +22,12 @@ from support import Clock
 from tiers.proxy import Proxy
 
 
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Nothing here stops it."""
+    return running
+
+
 class Gate(Wrapper):
     """A tier that can be made to wait before its next write, or after it."""
 

@@ -20,6 +20,12 @@ from tiers.outages import redis_cache
 from tiers.proxy import Proxy
 
 
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Nothing here stops it."""
+    return running
+
+
 class LoaderError(Exception):
     pass
 

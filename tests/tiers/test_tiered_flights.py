@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cachecore.tiers import waiting
 from cachecore.tiers.testing import eventually
 from support import Clock
 from tiers.caches import (
@@ -280,7 +281,10 @@ def test_a_function_call_amid_a_write_of_the_same_loop_raises(
 
 
 @pytest.mark.parametrize("awaits", [False, True])
-def test_an_event_loop_that_ended_amid_a_load(make: Make, awaits: bool) -> None:
+def test_an_event_loop_that_ended_amid_a_load(
+    make: Make, awaits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     gate = Gate("never")
     asked: list[str] = []
 
