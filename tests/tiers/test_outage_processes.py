@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -23,6 +23,8 @@ def ask(port: int, counter: int, lease: float, how: str, answers: Any) -> None:
 
     def load(key: str) -> str:
         turn = client.incr("loads")
+        if turn == 1:
+            client.set("leader", os.getpid())
         if how == "hangs" and turn == 1:
             time.sleep(60)
         if how == "raises" and turn == 1:
@@ -71,6 +73,11 @@ class Crowd:
     def loads(self) -> Any:
         return int(self.client.get("loads") or 0)
 
+    @property
+    def leader(self) -> Any:
+        """The process id of the one that loaded first."""
+        return int(self.client.get("leader") or 0)
+
 
 def test_one_loads(server: Server) -> None:
     crowd = Crowd(8, server.port, server.port, 5.0)
@@ -83,31 +90,14 @@ def test_the_leader_is_killed(server: Server) -> None:
     """Another takes over when the lease has ended, and only one."""
     crowd = Crowd(5, server.port, server.port, 0.6, "hangs")
     eventually(lambda: crowd.loads == 1)
-    number = int(next(iter(crowd.client.client_list(_type="normal")))["id"])
-    assert number
     time.sleep(0.2)
     assert crowd.loads == 1
-    leader = leader_of(crowd)
+    [leader] = (each for each in crowd.processes if each.pid == crowd.leader)
     leader.kill()
     crowd.processes.remove(leader)
     assert crowd.answers() == ["value"] * 4
     assert crowd.loads == 2
     leader.join()
-
-
-def leader_of(crowd: Crowd) -> BaseProcess:
-    """The one that does not poll: it uses no processor time."""
-
-    def spent(process: BaseProcess) -> int:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
-    before = [spent(process) for process in crowd.processes]
-    while True:
-        time.sleep(0.05)
-        used = [spent(each) - was for each, was in zip(crowd.processes, before, strict=True)]
-        if used.count(0) <= 1:
-            return crowd.processes[used.index(min(used))]
 
 
 def test_the_leaders_loader_raises(server: Server) -> None:
