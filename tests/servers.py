@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cachecore.tiers.testing import eventually
+
 STARTED = 20.0  # seconds that a server may take to start
 
 
@@ -109,7 +111,14 @@ class Sentinels:
         self.sentinels = [
             self._sentinel(folder / f"sentinel{at}", sentinels // 2 + 1) for at in range(sentinels)
         ]
+        self._introduce(100)  # they meet when they next say that they are there
         eventually(lambda: all(map(self._is_ready, self.sentinels)))
+        self._introduce(2000)
+
+    def _introduce(self, period: int) -> None:
+        """How often they say so, in milliseconds; 2000 unless told."""
+        for sentinel in self.sentinels:
+            ask(sentinel.port, f"sentinel debug publish-period {period}")
 
     def _is_ready(self, sentinel: Server) -> bool:
         """Whether it knows the replica and the other sentinels, as it must to replace a master."""
@@ -173,14 +182,6 @@ def ask(port: int, command: str) -> str:
     """What a Redis answers, as redis-cli prints it."""
     run = ["redis-cli", "-p", str(port), *command.split()]
     return subprocess.run(run, capture_output=True, text=True, check=False).stdout.replace("\r", "")
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until servers have come to what they must come to."""
-    end = time.monotonic() + STARTED
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.05)
 
 
 def memcached_server(folder: Path, *options: str) -> Server:

@@ -8,48 +8,15 @@ and BASE_PORT= name. The cache holds hardly anything itself, so that what the cl
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 from cachecore import TieredCache
 from cachecore.tiers import RedisTier
+from services import Services, say
 
-SCRIPT = Path(__file__).parents[2] / "ci" / "services.sh"
 KEYS = [f"user:{number}" for number in range(3_000)]
 WRITTEN = KEYS[::10]
-
-
-def free_ports() -> int:
-    """Return a port such that it and those after it, and theirs of the cluster bus, are free."""
-    while True:
-        base = random.randrange(20_000, 30_000, 10)
-        try:
-            for port in [*range(base, base + 10), *range(base + 10_000, base + 10_010)]:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return base
-        except OSError:
-            continue
-
-
-def services(command: str) -> None:
-    """Run ci/services.sh, which starts what does not run."""
-    line = [str(SCRIPT), command, "cluster"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-
-
-def say(text: str) -> None:
-    """Print a line, with the time since the start."""
-    print(f"{time.monotonic() - begin:5.1f} s  {text}", flush=True)
 
 
 class Store:
@@ -83,10 +50,10 @@ def read_all(cache: TieredCache, store: Store) -> int:
     return old
 
 
-def main(node: int) -> int:
+def main(services: Services, node: int) -> int:
     """Kill a node, and see."""
-    base = int(os.environ["BASE_PORT"])
-    services("start")
+    base = services.base
+    services.start()
     say("three nodes run, each with a third of the slots")
     store, old = Store(), 0
     url = f"redis+cluster://127.0.0.1:{base + 1},127.0.0.1:{base + 2}"
@@ -95,8 +62,7 @@ def main(node: int) -> int:
         cache.set_many(store.versions)
         old += read_all(cache, store)
 
-        process = Path(os.environ["SERVICES"], str(base + node), "pid").read_text()
-        os.kill(int(process), signal.SIGKILL)
+        services.kill(base + node)
         say(f"node {node} is killed")
         time.sleep(1)  # until nothing is believed any more that was known of the cluster before
         old += read_all(cache, store)
@@ -107,7 +73,7 @@ def main(node: int) -> int:
         say(f"{len(WRITTEN)} keys are written: {len(WRITTEN) - owed} taken, {owed} owed")
         old += read_all(cache, store)
 
-        services("start")
+        services.start()
         say(f"node {node} is started again, and knows nothing")
         end = time.monotonic() + 20
         while cache.stats().tiers[0].owed and time.monotonic() < end:
@@ -120,16 +86,7 @@ def main(node: int) -> int:
     return 1 if old or owed else 0
 
 
-begin = time.monotonic()
-
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="cachecore-example-") as folder:
-        own = "SERVICES" not in os.environ
-        if own:
-            os.environ |= {"SERVICES": folder, "BASE_PORT": str(free_ports())}
-        try:
-            status = main(int(sys.argv[1]) if sys.argv[1:] else 3)
-        finally:
-            if own:
-                services("stop")
+    with Services("cluster") as services:
+        status = main(services, int(sys.argv[1]) if sys.argv[1:] else 3)
     sys.exit(status)

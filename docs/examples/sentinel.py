@@ -10,50 +10,18 @@ replicates. Here it is at most the writes of the last milliseconds.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from cachecore import TieredCache
 from cachecore.tiers import Breaker, RedisTier
+from services import Services, say
 
-SCRIPT = Path(__file__).parents[2] / "ci" / "services.sh"
 KEYS = [f"user:{number}" for number in range(1_000)]
 THREADS, RATE = 4, 100  # look-ups a second of each; a tenth as many writes
 MOST = 30.0  # seconds that a failover may take
-
-
-def free_ports() -> int:
-    """Return the first of ten ports that are free."""
-    while True:
-        base = random.randrange(20_000, 30_000, 10)
-        try:
-            for port in range(base, base + 10):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return base
-        except OSError:
-            continue
-
-
-def services(command: str) -> None:
-    """Run ci/services.sh."""
-    line = [str(SCRIPT), command, "sentinel"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-
-
-def say(text: str) -> None:
-    """Print a line, with the time since the start."""
-    print(f"{time.monotonic() - begin:5.1f} s  {text}", flush=True)
 
 
 class Load:
@@ -105,10 +73,10 @@ def watch(cache: TieredCache, breaker: Breaker) -> int:
     return cache.stats().tiers[0].owed
 
 
-def main() -> int:
+def main(services: Services) -> int:
     """Kill the master, and see."""
-    base = int(os.environ["BASE_PORT"])
-    services("start")
+    base = services.base
+    services.start()
     say("a master, its replica and three sentinels run")
     sentinels = ",".join(f"127.0.0.1:{base + at}" for at in (6, 7, 8))
     breaker = Breaker(RedisTier(f"redis+sentinel://{sentinels}/cache", timeout=0.1), most=1)
@@ -121,8 +89,7 @@ def main() -> int:
         for thread in threads:
             thread.start()
         time.sleep(1)
-        process = Path(os.environ["SERVICES"], str(base + 4), "pid").read_text()
-        os.kill(int(process), signal.SIGKILL)
+        services.kill(base + 4)
         say(f"the master, on port {base + 4}, is killed")
         owed = watch(cache, breaker)
         time.sleep(0.5)
@@ -144,16 +111,7 @@ def main() -> int:
     return 1 if load.errors or load.old or owed else 0
 
 
-begin = time.monotonic()
-
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="cachecore-example-") as folder:
-        own = "SERVICES" not in os.environ
-        if own:
-            os.environ |= {"SERVICES": folder, "BASE_PORT": str(free_ports())}
-        try:
-            status = main()
-        finally:
-            if own:
-                services("stop")
+    with Services("sentinel") as services:
+        status = main(services)
     sys.exit(status)

@@ -190,6 +190,12 @@ def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
         return [future.result(HANGS) for future in futures]
 
 
+def callers(cache: TieredCache, key: Any) -> int:
+    """How many calls wait for what is under way for a key, the one that sees to it among them."""
+    load = cache.flights.get(key)
+    return 0 if load is None else len(load.waiters or ()) + (load.loop is None)
+
+
 def settle(cache: TieredCache) -> None:
     """Wait until nothing is loaded or written, and the background has nothing to do just now."""
     from cachecore.tiers.testing import eventually

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 
 from cachecore import TieredCache
-from cachecore.tiers import MmapTier, RedisTier
+from cachecore.tiers import MmapTier, RedisTier, testing
 from cachecore.tiers.memcached import MemcachedTier
-from servers import Server, ask, memcached_server, redis_server
+from servers import STARTED, Cluster, Sentinels, Server, memcached_server, redis_server
 from support import Clock
 from tiers import caches
 from tiers.caches import Counting, Make, Open, Source
+from tiers.listeners import client_of, emptied, url_of
 from tiers.proxy import Proxy
+
+testing.PATIENCE = STARTED  # seconds, for a machine that does other things as well
+testing.SHORT = 60  # milliseconds: no tier here needs longer to tell lifetimes apart
 
 
 @pytest.fixture
@@ -64,16 +68,51 @@ def store(store_at: Open) -> Any:
 
 @pytest.fixture(scope="session")
 def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = redis_server(tmp_path_factory.mktemp("redis"))
+    folder = tmp_path_factory.mktemp("redis")
+    server = redis_server(folder, "--unixsocket", str(folder / "socket"))
     yield server
     server.kill()
 
 
 @pytest.fixture
-def redis_url(_redis: Server) -> str:
-    """Of a server that is empty."""
-    assert ask(_redis.port, "flushall") == "OK\n"
-    return f"redis://127.0.0.1:{_redis.port}/0"
+def running(_redis: Server) -> Server:
+    """A Redis that tests share and nobody stops, emptied."""
+    emptied(_redis)
+    return _redis
+
+
+@pytest.fixture
+def client(running: Server) -> Iterator[Any]:
+    with client_of(running) as client:
+        yield client
+
+
+@pytest.fixture
+def redis_url(running: Server) -> str:
+    return f"{url_of(running)}/0"
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Cluster:
+    """Three nodes that tests share, emptied; who stops one starts it again."""
+    for node in _cluster.nodes:
+        emptied(node)
+    return _cluster
+
+
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    """A pair with one sentinel that tests share and nobody stops."""
+    sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    yield sentinels
+    sentinels.kill()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from cachecore.tiers.invalidation import PubSub, Streams, Tracking
 from cachecore.tiers.listening import Listener
 from cachecore.tiers.testing import eventually
 from servers import Server
+from tiers.proxy import Proxy
 
 KINDS = ["tracking", "pubsub", "streams"]
 SLACK = 1.0  # seconds that a busy machine may add to a deadline
@@ -64,8 +65,13 @@ def client_of(server: Server, **settings: Any) -> Any:
     return redis.Redis(port=server.port, **settings)
 
 
-def url_of(server: Server, user: str = "") -> str:
-    return f"redis://{user}127.0.0.1:{server.port}"
+def emptied(server: Server, **settings: Any) -> None:
+    with client_of(server, **settings) as client:
+        client.flushall()
+
+
+def url_of(where: Server | Proxy, user: str = "") -> str:
+    return f"redis://{user}127.0.0.1:{where.port}"
 
 
 def source_of(kind: str, where: Any, **settings: Any) -> Listener:

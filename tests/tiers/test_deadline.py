@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from cachecore.tiers.deadline import Deadline
 from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import TierContract, eventually
 from servers import memcached_server
+from tiers.children import in_child
 
 DEADLINE = 0.1
 SLACK = 0.9
@@ -161,7 +161,7 @@ def test_coroutines_are_cancelled() -> None:
 def test_a_cancelled_call_is_given_up() -> None:
     async def use() -> None:
         task = asyncio.create_task(tier.aget_many([b"a"]))
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(eventually, lambda: hanging.begun == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -210,10 +210,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     late(lambda: tier.get_many([b"a"]))
     hanging.go_on.set()
     eventually(lambda: tier.stats()["stuck"] == 0)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if tier.get_many([b"a", b"b"]) == [None, None] else 1)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert in_child(lambda: tier.get_many([b"a", b"b"]) == [None, None]) == 0
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process() -> None:

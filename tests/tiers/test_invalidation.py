@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,18 @@ import redis
 from cachecore.errors import TierError
 from cachecore.tiers.invalidation import FRAME, PubSub, Streams, Tracking
 from cachecore.tiers.testing import eventually
-from servers import Server, free_port, redis_server
+from servers import Server, free_port
 from tiers.listeners import KINDS, Told, change, client_of, listening, source_of, url_of
 
 ODD = [b"k", b"\0", b"\xff\xfe", b"new\r\nline", b"*[a]?", b"x" * 5000, "\u20ac".encode()]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("redis")
-    server = redis_server(folder, "--unixsocket", str(folder / "s"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    with client_of(running) as client:
-        client.flushall()
-    return running
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Any]:
-    with client_of(server) as client:
-        yield client
 
 
 # --- all sources
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_tells_what_changed(kind: str, server: Server, client: Any) -> None:
-    source = source_of(kind, url_of(server))
+def test_it_tells_what_changed(kind: str, running: Server, client: Any) -> None:
+    source = source_of(kind, url_of(running))
     assert not source.connected
     with listening(source) as told:
         assert told.calls == ["distrust", "forget_all", "trust"]
@@ -66,8 +44,8 @@ def test_it_tells_what_changed(kind: str, server: Server, client: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_on_over_many_heartbeats(kind: str, server: Server, client: Any) -> None:
-    source = source_of(kind, url_of(server), heartbeat=0.2)
+def test_it_goes_on_over_many_heartbeats(kind: str, running: Server, client: Any) -> None:
+    source = source_of(kind, url_of(running), heartbeat=0.2)
     with listening(source) as told:
         for turn in range(5):
             time.sleep(0.25)
@@ -78,9 +56,9 @@ def test_it_goes_on_over_many_heartbeats(kind: str, server: Server, client: Any)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_listens_before_start(kind: str, server: Server, client: Any) -> None:
+def test_nothing_listens_before_start(kind: str, running: Server, client: Any) -> None:
     before = threading.active_count()
-    source = source_of(kind, url_of(server))
+    source = source_of(kind, url_of(running))
     source.stop()
     assert threading.active_count() == before
     told = Told()
@@ -97,15 +75,15 @@ def test_nothing_listens_before_start(kind: str, server: Server, client: Any) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_clients_of_all_kinds(kind: str, server: Server, client: Any, tmp_path: Path) -> None:
+def test_clients_of_all_kinds(kind: str, running: Server, client: Any, tmp_path: Path) -> None:
     folder = client.config_get("unixsocket")["unixsocket"]
     for where in (
         client,
-        client_of(server, decode_responses=True, protocol=2),
-        client_of(server, protocol=3, db=3, max_connections=1),
-        redis.Redis(connection_pool=redis.BlockingConnectionPool(port=server.port, timeout=1)),
+        client_of(running, decode_responses=True, protocol=2),
+        client_of(running, protocol=3, db=3, max_connections=1),
+        redis.Redis(connection_pool=redis.BlockingConnectionPool(port=running.port, timeout=1)),
         f"unix://{folder}",
-        url_of(server) + "?socket_timeout=5&health_check_interval=1",
+        url_of(running) + "?socket_timeout=5&health_check_interval=1",
     ):
         if kind == "streams" and not isinstance(where, str):
             where.delete("changes")
@@ -118,10 +96,10 @@ def test_clients_of_all_kinds(kind: str, server: Server, client: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_burst_is_told_whole(kind: str, server: Server, client: Any) -> None:
+def test_a_burst_is_told_whole(kind: str, running: Server, client: Any) -> None:
     keys = [b"%05d" % at for at in range(20_000)]
-    with listening(source_of(kind, url_of(server))) as told:
-        sender = source_of(kind, url_of(server))
+    with listening(source_of(kind, url_of(running))) as told:
+        sender = source_of(kind, url_of(running))
         if isinstance(sender, PubSub):
             sender.publish(keys)
         elif isinstance(sender, Streams):
@@ -138,9 +116,9 @@ def test_a_burst_is_told_whole(kind: str, server: Server, client: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_single_changes_in_a_burst(kind: str, server: Server, client: Any) -> None:
+def test_single_changes_in_a_burst(kind: str, running: Server, client: Any) -> None:
     keys = [b"%05d" % at for at in range(3000)]
-    with listening(source_of(kind, url_of(server))) as told:
+    with listening(source_of(kind, url_of(running))) as told:
         with client.pipeline(transaction=False) as many:
             change(kind, many, *keys)
             many.execute()
@@ -166,8 +144,8 @@ def failing(call: str, times: int) -> Told:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sink_that_cannot_forget(kind: str, server: Server, client: Any) -> None:
-    source = source_of(kind, url_of(server))
+def test_a_sink_that_cannot_forget(kind: str, running: Server, client: Any) -> None:
+    source = source_of(kind, url_of(running))
     with listening(source, failing("forget", 1)) as told:
         change(kind, client, b"1")
         told.wait("trust", "forget", "forget_all")
@@ -177,8 +155,8 @@ def test_a_sink_that_cannot_forget(kind: str, server: Server, client: Any) -> No
 
 
 @pytest.mark.parametrize("call", ["forget_all", "trust", "distrust"])
-def test_a_sink_that_fails_at_first(call: str, server: Server, client: Any) -> None:
-    source = Tracking(url_of(server))
+def test_a_sink_that_fails_at_first(call: str, running: Server, client: Any) -> None:
+    source = Tracking(url_of(running))
     with listening(source, failing(call, 2)) as told:
         eventually(lambda: source.connected)
         client.set("k", "new")
@@ -189,20 +167,20 @@ def test_a_sink_that_fails_at_first(call: str, server: Server, client: Any) -> N
 # --- tracking
 
 
-def test_tracking_keeps_to_its_prefix(server: Server, client: Any) -> None:
-    with listening(Tracking(url_of(server), prefix=b"a:")) as told:
+def test_tracking_keeps_to_its_prefix(running: Server, client: Any) -> None:
+    with listening(Tracking(url_of(running), prefix=b"a:")) as told:
         client.mset({"b:1": "", "a": "", "ab:": "", "a:1": ""})
         client.set("a:2", "")
         told.wait_for(b"1", b"2")
-    with listening(Tracking(url_of(server))) as told:
+    with listening(Tracking(url_of(running))) as told:
         client.set("b:1", "")
         client.set("a:2", "")
         told.wait_for(b"b:1", b"a:2")
 
 
-def test_tracking_tells_every_kind_of_change(server: Server, client: Any) -> None:
+def test_tracking_tells_every_kind_of_change(running: Server, client: Any) -> None:
     client.mset({"1": "", "2": "", "3": ""})
-    with listening(Tracking(url_of(server))) as told:
+    with listening(Tracking(url_of(running))) as told:
         client.delete("1")
         client.append("2", "more")
         client.rename("2", "4")
@@ -210,25 +188,25 @@ def test_tracking_tells_every_kind_of_change(server: Server, client: Any) -> Non
         client.hset("h", "field", "value")
         client.expire("3", 100)
         told.wait_for(b"h", b"3")
-        client_of(server, db=5).set("other", "")
+        client_of(running, db=5).set("other", "")
         told.wait_for(b"other")
         client.flushall()
         told.wait("forget_all")
-        client_of(server, db=5).flushdb()
+        client_of(running, db=5).flushdb()
         told.wait("forget_all", "forget_all")
 
 
-def test_tracking_tells_of_expiry(server: Server, client: Any) -> None:
+def test_tracking_tells_of_expiry(running: Server, client: Any) -> None:
     client.set("short", "", px=300)
-    with listening(Tracking(url_of(server))) as told:
+    with listening(Tracking(url_of(running))) as told:
         told.wait_for(b"short")
         assert client.get("short") is None
 
 
-def test_tracking_tells_of_eviction(server: Server, client: Any) -> None:
+def test_tracking_tells_of_eviction(running: Server, client: Any) -> None:
     client.set("cold", "x" * 100_000)
     client.config_set("maxmemory-policy", "allkeys-random")
-    with listening(Tracking(url_of(server))) as told:
+    with listening(Tracking(url_of(running))) as told:
         try:
             client.config_set("maxmemory", 1)
             eventually(lambda: b"cold" in told.keys or client.get("cold") is None)
@@ -240,8 +218,8 @@ def test_tracking_tells_of_eviction(server: Server, client: Any) -> None:
 # --- pub/sub
 
 
-def test_messages_of_a_channel(server: Server, client: Any) -> None:
-    source, other = PubSub(url_of(server), "changes"), PubSub(client, b"changes")
+def test_messages_of_a_channel(running: Server, client: Any) -> None:
+    source, other = PubSub(url_of(running), "changes"), PubSub(client, b"changes")
     with listening(source) as told:
         other.publish([])
         other.publish([b"1", b"2"])
@@ -259,8 +237,8 @@ def test_messages_of_a_channel(server: Server, client: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc0", b"\x92\xc4\x01a", b"\x92\xc4\x01a\x91\x01"])
-def test_a_message_that_makes_no_sense(body: bytes, server: Server, client: Any) -> None:
-    source = PubSub(url_of(server), "changes")
+def test_a_message_that_makes_no_sense(body: bytes, running: Server, client: Any) -> None:
+    source = PubSub(url_of(running), "changes")
     with listening(source) as told:
         client.publish("changes", FRAME + body)
         told.wait("trust", "forget_all")

@@ -8,35 +8,21 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from redis.sentinel import Sentinel
 
 from cachecore.tiers.listening import STOPPED
 from cachecore.tiers.testing import eventually
-from servers import Server, free_port, redis_server
+from servers import Sentinels, Server, free_port, redis_server
 from tiers.listeners import KINDS, SLACK, Told, change, client_of, listening, source_of, url_of
 from tiers.proxy import Proxy
 
 HEARTBEAT = 0.25
 LOST = 2 * HEARTBEAT + SLACK  # seconds until the sink knows
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = redis_server(tmp_path / "redis")
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
 
 
 Act = Callable[[Server, Proxy], object]
@@ -56,7 +42,7 @@ FAULTS: dict[str, tuple[Act, Act]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_is_noticed(kind: str, fault: str, server: Server, proxy: Proxy) -> None:
     begin, end = FAULTS[fault]
-    source = source_of(kind, f"redis://127.0.0.1:{proxy.port}", heartbeat=HEARTBEAT)
+    source = source_of(kind, url_of(proxy), heartbeat=HEARTBEAT)
     with listening(source) as told:
         begun = time.monotonic()
         begin(server, proxy)
@@ -174,35 +160,21 @@ def test_a_user_who_may_not(kind: str, server: Server, caplog: pytest.LogCapture
 
 
 def test_a_failover(tmp_path: Path) -> None:
-    master, replica = (
-        redis_server(tmp_path / name, "--repl-diskless-sync-delay", "0") for name in ("one", "two")
-    )
-    client_of(replica).replicaof("127.0.0.1", master.port)
-    settings = tmp_path / "sentinel.conf"
-    settings.write_text(
-        f"sentinel monitor it 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds it 500\nsentinel failover-timeout it 2000\n"
-    )
-    sentinel = Server(
-        lambda port: ["redis-sentinel", str(settings), "--port", str(port)], tmp_path / "three"
-    )
+    pair = Sentinels(tmp_path)
     try:
-        watch = redis.Redis(port=sentinel.port)
-        eventually(lambda: watch.sentinel_slaves("it"))
-        eventually(lambda: client_of(replica).info()["master_link_status"] == "up")
-        found = Sentinel([("127.0.0.1", sentinel.port)], socket_timeout=1).master_for("it")
+        at = [("127.0.0.1", pair.sentinels[0].port)]
+        found = Sentinel(at, socket_timeout=1).master_for(pair.service)
         with listening(source_of("tracking", found, heartbeat=HEARTBEAT)) as told:
-            change("tracking", client_of(master), b"before")
+            change("tracking", client_of(pair.master), b"before")
             told.wait_for(b"before")
-            master.kill()
+            pair.master.kill()
             told.wait("distrust")
-            eventually(lambda: client_of(replica).role()[0] in ("master", b"master"))
+            eventually(lambda: client_of(pair.replica).role()[0] in ("master", b"master"))
             told.wait("distrust", "forget_all", "trust")
-            change("tracking", client_of(replica), b"after")
+            change("tracking", client_of(pair.replica), b"after")
             told.wait_for(b"after")
     finally:
-        for each in (sentinel, master, replica):
-            each.kill()
+        pair.kill()
 
 
 # --- stopping in every state

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,6 @@ from cachecore.tiers.invalidation import TURN, Streams
 from cachecore.tiers.testing import eventually
 from servers import Server, redis_server
 from tiers.listeners import Told, client_of, listening, url_of
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = redis_server(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def client(running: Server) -> Iterator[Any]:
-    with client_of(running) as client:
-        client.flushall()
-        yield client
 
 
 def add(client: Any, *keys: bytes, **settings: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import threading
@@ -19,6 +18,7 @@ from cachecore.tiers.base import Item, Tier
 from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import eventually
 from servers import Server, memcached_server
+from tiers.children import exit_code, fork
 
 DEADLINE = 0.1
 SLACK = 0.9  # of a machine that does other things
@@ -221,13 +221,12 @@ def test_a_forked_child_has_its_own_connections(servers: list[Server]) -> None:
         keys = [b"%d" % at for at in range(100)]
         tier.set_many([Item(key, key) for key in keys])
         before = tier.stats()["connections"]
-        pid = os.fork()
-        if pid == 0:
-            right = tier.get_many(keys) == keys and tier.stats()["connections"] == before + 3
-            os._exit(0 if right else 1)
+        pid = fork(
+            lambda: tier.get_many(keys) == keys and tier.stats()["connections"] == before + 3
+        )
         for _ in range(50):
             assert tier.get_many(keys) == keys
-        assert os.waitpid(pid, 0)[1] == 0
+        assert exit_code(pid) == 0
         assert tier.stats()["connections"] == before
 
 

@@ -13,8 +13,8 @@ import lmdb
 import pytest
 
 from cachecore.tiers import Item, MmapTier, TierError, TierTimeoutError
+from tiers.stores import BOUND, closed_store, end, says, start
 
-BOUND = 4 << 20
 ITEMS = [Item(b"%d" % at, b"v%d" % at * 500) for at in range(200)]
 
 
@@ -25,11 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A closed store with something in it."""
-    folder = tmp_path / "store"
-    tier = MmapTier(folder, max_bytes=BOUND)
-    tier.set_many(ITEMS)
-    tier.close()
-    return folder
+    return closed_store(tmp_path / "store", ITEMS)
 
 
 def refused(folder: Path, match: str, bound: int = BOUND) -> None:
@@ -235,9 +231,8 @@ def hold(path: Path, byte: int) -> subprocess.Popen[bytes]:
         f"import fcntl, time; file = open({str(path)!r}, 'r+b')\n"
         f"fcntl.lockf(file, fcntl.LOCK_EX, 1, {byte}); print('held', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
+    process = start(program)
+    says(process, b"held")
     return process
 
 
@@ -248,10 +243,7 @@ def test_locked_by_another_process(store: Path, name: str) -> None:
     with pytest.raises(TierTimeoutError, match="locked by another"):
         MmapTier(store, max_bytes=BOUND, timeout=0.1)
     assert time.monotonic() - start < 2
-    holder.kill()
-    holder.wait()
-    assert holder.stdout is not None
-    holder.stdout.close()
+    end(holder)
     tier = MmapTier(store, max_bytes=BOUND)
     assert tier.get_many([b"1"]) == [ITEMS[1].data]
     tier.close()
@@ -274,10 +266,7 @@ def test_writers_wait_for_a_while_and_readers_do_not(store: Path) -> None:
     assert tier.get_many([b"1", b"2"]) == [ITEMS[1].data, ITEMS[2].data]
     assert tier.add(ITEMS[1]) is False  # that it is there can be seen without
     assert len(list(tier.scan())) == len(ITEMS)
-    holder.kill()
-    holder.wait()
-    assert holder.stdout is not None
-    holder.stdout.close()
+    end(holder)
     tier.set_many(ITEMS)
     tier.close()
 

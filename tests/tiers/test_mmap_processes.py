@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,47 +15,8 @@ import pytest
 
 from cachecore.tiers import Item, MmapTier, TierError
 from cachecore.tiers.testing import eventually
-
-BOUND = 4 << 20
-HERE = Path(__file__).parent
-
-
-def value(key: bytes, turn: int) -> bytes:
-    """What may be under a key: it tells the key and the turn all over."""
-    word = b"%s=%d;" % (key, turn)
-    return word * (1 + turn % 997)
-
-
-def is_value(key: bytes, data: bytes) -> bool:
-    word = data[: data.index(b";") + 1]
-    turn = int(word[len(key) + 1 : -1])
-    return word.startswith(key + b"=") and data == value(key, turn)
-
-
-def start(program: str, *arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([*sys.path, str(HERE)]))
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork, work, and return 0 if the result was true."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if work() else 2
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
+from tiers.children import in_child
+from tiers.stores import BOUND, end, is_value, says, start, value
 
 # --- one process
 
@@ -185,7 +143,7 @@ def test_forks_while_threads_use_it(tmp_path: Path) -> None:
 WRITER = """
 import random, sys
 from cachecore.tiers import Item, MmapTier, TierError
-from test_mmap_processes import value
+from tiers.stores import value
 folder, seed = sys.argv[1], int(sys.argv[2])
 random.seed(seed)
 tier = MmapTier(folder, max_bytes=4 << 20, timeout=20)
@@ -214,9 +172,8 @@ def test_writers_are_killed_at_any_moment(tmp_path: Path) -> None:
     found = 0
     for turn in range(30):
         writer = writers.pop(0)
-        assert writer.stdout is not None
         if turn % 5:  # others in the midst of opening
-            assert writer.stdout.readline() == b"started\n"
+            says(writer, b"started")
             time.sleep(random.random() * 0.03)
         else:
             time.sleep(0.1 + random.random() * 0.1)
@@ -275,8 +232,7 @@ def test_a_stopped_writer(tmp_path: Path) -> None:
     tier = MmapTier(tmp_path, max_bytes=BOUND, timeout=0.05)
     tier.set_many([Item(b"mine", b"1")])
     writer = start(WRITER, tmp_path, 1)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    says(writer, b"started")
     timeouts = 0
     for _ in range(10):
         writer.send_signal(signal.SIGSTOP)
@@ -313,8 +269,7 @@ def test_a_reader_that_stays_holds_on_to_its_pages(tmp_path: Path) -> None:
     items = [Item(b"%d" % at, bytes(8000)) for at in range(1000)]
     tier.set_many(items)
     reader = start(READER, tmp_path)
-    assert reader.stdout is not None
-    assert reader.stdout.readline() == b"reading\n"
+    says(reader, b"reading")
     kept = tier.stats()["entries"]
     failed = 0
     for turn in range(200):

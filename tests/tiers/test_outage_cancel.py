@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cachecore import TieredCache
-from cachecore.tiers import RedisTier
+from cachecore.tiers import RedisTier, waiting
 from cachecore.tiers.testing import eventually
 from servers import Server
 from tiers.outages import redis_cache
@@ -151,7 +151,7 @@ def test_a_loop_that_ends(server: Server) -> None:
 
         async def leave() -> None:
             left = [asyncio.ensure_future(cache.aget(key)) for key in "ab"]
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(eventually, lambda: len(begun) == 2)
             assert len(cache.flights) == len(left)
 
         asyncio.run(leave())
@@ -172,8 +172,9 @@ def test_a_refresh_whose_loop_ends_before_it_begins(server: Server) -> None:
             assert calls.cache.flights == {}
 
 
-def test_a_loop_that_stands_still(server: Server) -> None:
+def test_a_loop_that_stands_still(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load of a loop that nobody runs holds up no thread, nor another loop."""
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     first = True
 
     async def load(key: str) -> str:
@@ -186,7 +187,8 @@ def test_a_loop_that_stands_still(server: Server) -> None:
     with redis_cache(server.port, loader=load) as calls:
         loop = asyncio.new_event_loop()
         task = loop.create_task(calls.cache.aget("a"))
-        loop.run_until_complete(asyncio.sleep(0.02))
+        while first:
+            loop.run_until_complete(asyncio.sleep(0.001))
         assert calls.cache.flights
         assert asyncio.run(asyncio.wait_for(calls.cache.aget("a"), 5)) == "a"
         calls.cache.set("a", "set")

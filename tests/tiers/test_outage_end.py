@@ -17,7 +17,8 @@ from cachecore.tiers import MmapTier, RedisTier
 from cachecore.tiers.invalidation import Tracking
 from cachecore.tiers.testing import eventually
 from servers import Server
-from tiers.outages import in_child, redis_cache
+from tiers.children import exit_code, fork, in_child
+from tiers.outages import redis_cache
 from tiers.proxy import Proxy
 
 
@@ -55,13 +56,15 @@ def test_close_while_threads_load(server: Server) -> None:
 
 def test_close_while_tasks_load(server: Server) -> None:
     async def load(key: str) -> str:
-        await asyncio.sleep(0.1)
+        begun.append(key)
+        await asyncio.wait_for(free.wait(), 10)
         return key
 
     async def go(cache: TieredCache) -> None:
         tasks = [asyncio.ensure_future(cache.aget(key)) for key in "abca"]
-        await asyncio.sleep(0.03)
+        await asyncio.to_thread(eventually, lambda: len(begun) == 3)
         await cache.aclose()
+        free.set()
         assert await asyncio.gather(*tasks) == list("abca")
         with pytest.raises(ValueError, match="closed"):
             await cache.aget("a")
@@ -70,6 +73,8 @@ def test_close_while_tasks_load(server: Server) -> None:
         await cache.aclose()
         assert cache.flights == {}
 
+    begun: list[str] = []
+    free = asyncio.Event()
     with redis_cache(server.port, loader=load) as calls:
         asyncio.run(go(calls.cache))
         assert calls.tier.own["open"] == 0
@@ -94,20 +99,20 @@ def test_close_while_threads_work(server: Server, tmp_path: Path) -> None:
     for turn in range(5):
         above = MmapTier(tmp_path / f"{turn}", max_bytes="4MB")
         with redis_cache(server.port, above=[above], loader=lambda key: key) as calls:
-            wrong: list[Any] = []
+            cache, wrong = calls.cache, list[Any]()
             threads = [
-                threading.Thread(target=until_closed, args=(calls.cache, name, wrong))
+                threading.Thread(target=until_closed, args=(cache, name, wrong))
                 for name in range(8)
             ]
             for thread in threads:
                 thread.start()
-            time.sleep(0.1)
-            calls.cache.close()
+            eventually(lambda: cache.stats().l0.inserts > 100)  # noqa: B023
+            cache.close()
             for thread in threads:
                 thread.join(5)
                 assert not thread.is_alive()
             assert wrong == []
-            assert calls.cache.flights == {}
+            assert cache.flights == {}
 
 
 # --- fork
@@ -242,30 +247,18 @@ def test_fork_with_owed_writes(server: Server, proxy: Proxy) -> None:
         def child() -> bool:
             assert calls.tier.owed == 2
             assert calls.fresh("a") == "missed"  # what is owed is known
-            proxy_is_back.wait()
+            os.read(reader, 1)  # the proxy is back
             eventually(lambda: calls.tier.owed == 0)
             eventually(lambda: calls.fresh("a") in ("missed", "newer"))
             return calls.fresh("b") is None
 
         reader, writer = os.pipe()
-
-        class Pipe:
-            def wait(self) -> None:
-                os.read(reader, 1)
-
-        proxy_is_back = Pipe()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = 0 if child() else 2
-            finally:
-                os._exit(code)
+        pid = fork(child)
         proxy.pass_on()
         eventually(lambda: calls.tier.owed == 0)
         calls.set("a", "newer")
         os.write(writer, b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(pid) == 0
         assert other.get_many(["a", "b"]) == ["newer", None]
         os.close(reader)
         os.close(writer)
@@ -284,12 +277,10 @@ def test_the_childs_sockets_are_its_own(server: Server) -> None:
             calls.cache.close()
             return True
 
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0 if child() else 1)
+        pid = fork(child)
         for turn in range(300):
             calls.cache.set("parent", turn)
             assert calls.fresh("parent") == turn
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert exit_code(pid) == 0
         assert before <= {each["addr"] for each in client.client_list()}  # and still there
         calls.set("a", 2)

@@ -18,7 +18,14 @@ from cachecore.tiers.base import Wrapper
 from cachecore.tiers.invalidation import PubSub, Streams, Tracking
 from cachecore.tiers.testing import eventually
 from servers import Server
+from support import Clock
 from tiers.proxy import Proxy
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Nothing here stops it."""
+    return running
 
 
 class Gate(Wrapper):
@@ -287,12 +294,12 @@ def test_the_echo_of_our_own_writes(server: Server) -> None:
         assert cache.stats().tiers[0].hits == hits + 1
 
 
-def test_two_processes_on_one_file(server: Server, tmp_path: Path) -> None:
+def test_two_processes_on_one_file(server: Server, tmp_path: Path, clock: Clock) -> None:
     """One invalidates: the other notices, and they do not go on telling each other."""
     url = f"redis://127.0.0.1:{server.port}"
     caches = [
         TieredCache(
-            100, namespace="a",
+            100, namespace="a", timer=clock,
             tiers=[MmapTier(tmp_path / "mmap", max_bytes="4MB"), RedisTier(url)],
         )
         for _ in range(2)
@@ -301,20 +308,20 @@ def test_two_processes_on_one_file(server: Server, tmp_path: Path) -> None:
     first.set("k", "old")
     assert second.get("k") == "old"
     first.invalidate("a")
-    time.sleep(1.05)
+    clock.advance(1.05)
     second.get("other")
     assert second.get("k") is None
     for _ in range(3):
         for cache in caches:
             cache.get("other")
-        time.sleep(1.05)
+        clock.advance(1.05)
     first.set("k", "new")
     generations = [level.generation for cache in caches for level in cache.levels]
     for _ in range(2):
         for cache in caches:
             cache.get("other")
             assert cache.get("k") == "new"
-        time.sleep(1.05)
+        clock.advance(1.05)
     assert [level.generation for cache in caches for level in cache.levels] == generations
     for cache in caches:
         cache.close()

@@ -16,6 +16,7 @@ import redis
 
 from cachecore.tiers.testing import eventually
 from servers import Server, free_port, redis_server
+from support import Clock
 from tiers.outages import DEADLINE, Calls, redis_cache
 from tiers.proxy import Proxy
 
@@ -118,13 +119,13 @@ def test_stopped(server: Server, runner: asyncio.Runner | None) -> None:
 
 
 def test_a_stopped_one_costs_one_deadline_a_call(
-    server: Server, runner: asyncio.Runner | None
+    server: Server, runner: asyncio.Runner | None, clock: Clock
 ) -> None:
     """What failed in a call is not asked again in it: no second deadline for the write."""
-    with loading(server.port, runner) as (calls, loads):
+    with loading(server.port, runner, timer=clock) as (calls, loads):
         comes_back(calls, loads)
         server.send(signal.SIGSTOP)
-        time.sleep(1)  # so that generations are asked for, too
+        clock.advance(1)  # so that generations are asked for, too
         begin = time.monotonic()
         calls.get("slow")
         assert DEADLINE * 0.9 < time.monotonic() - begin < DEADLINE * 1.9

@@ -21,7 +21,8 @@ from cachecore.tiers import Breaker, MmapTier, RedisTier, WriteBehind
 from cachecore.tiers.testing import eventually
 from servers import Server
 from support import LONG
-from tiers.outages import in_child, redis_cache
+from tiers.children import in_child
+from tiers.outages import redis_cache
 from tiers.proxy import Proxy
 
 SECONDS = 30.0 if LONG else 3.0

@@ -60,6 +60,12 @@ POISON: dict[str, Callable[[bytes, bytes], bytes]] = {
 }
 
 
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Nothing here stops it."""
+    return running
+
+
 @pytest.mark.parametrize("poison", POISON)
 @pytest.mark.parametrize("codec", [None, "array", "msgpack", Pickle(SECRET)], ids=str)
 def test_poison(server: Server, poison: str, codec: Any) -> None:

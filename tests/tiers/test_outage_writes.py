@@ -16,6 +16,7 @@ from cachecore.errors import TierError
 from cachecore.tiers import MmapTier, ledger
 from cachecore.tiers.testing import eventually
 from servers import Server
+from support import Clock
 from tiers.outages import Calls, redis_cache
 from tiers.proxy import Proxy
 
@@ -136,10 +137,14 @@ def test_a_set_that_succeeds_settles_what_was_missed(
 
 
 def test_more_than_is_remembered(
-    server: Server, proxy: Proxy, runner: asyncio.Runner | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    server: Server, proxy: Proxy, runner: asyncio.Runner | None, clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(ledger, "MOST_KEYS", 50)
-    with redis_cache(proxy.port, runner) as calls, redis_cache(server.port) as other:
+    with (
+        redis_cache(proxy.port, runner, timer=clock) as calls,
+        redis_cache(server.port, timer=clock) as other,
+    ):
         calls.set_many(dict.fromkeys(range(200), "old"))
         assert other.get(199) == "old"
         proxy.refuse()
@@ -153,7 +158,7 @@ def test_more_than_is_remembered(
             assert calls.fresh(50) is None
         assert calls.get_many(list(range(200))).count("old") == 0
         # Others notice when they next read the generation, a second later at most.
-        time.sleep(1.0)
+        clock.advance(1.0)
         other.cache.l0.clear()
         assert other.get_many(list(range(200))).count("old") == 0
         calls.set(7, "newer")
@@ -194,9 +199,12 @@ def test_strict(server: Server, runner: asyncio.Runner | None) -> None:
 
 @pytest.mark.parametrize("what", ["namespace", "tag"])
 def test_an_invalidation_during_an_outage(
-    server: Server, proxy: Proxy, runner: asyncio.Runner | None, what: str
+    server: Server, proxy: Proxy, runner: asyncio.Runner | None, clock: Clock, what: str
 ) -> None:
-    with redis_cache(proxy.port, runner) as calls, redis_cache(server.port) as other:
+    with (
+        redis_cache(proxy.port, runner, timer=clock) as calls,
+        redis_cache(server.port, timer=clock) as other,
+    ):
         calls.set_many({"a": 1, "b": 1}, tags=["red"])
         calls.set("plain", 1)
         assert other.get_many(["a", "b", "plain"]) == [1, 1, 1]
@@ -213,7 +221,7 @@ def test_an_invalidation_during_an_outage(
         assert calls.fresh("c") is None
         assert calls.fresh("d") == 1
         assert calls.fresh("plain") == (1 if what == "tag" else None)
-        time.sleep(1.05)  # by then others have noticed
+        clock.advance(1.05)  # by then others have noticed
         other.get("d")
         assert other.get_many(["a", "b", "c", "d"]) == [None, None, None, 1]
 

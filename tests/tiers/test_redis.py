@@ -18,8 +18,9 @@ from redis.sentinel import Sentinel
 
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
-from cachecore.tiers.testing import TierContract
-from servers import Cluster, Sentinels, Server, eventually, redis_server, tls_redis_server
+from cachecore.tiers.testing import TierContract, eventually
+from servers import Cluster, Sentinels, Server, redis_server, tls_redis_server
+from tiers.listeners import emptied
 from tiers.proxy import Proxy
 
 SLOW = 5.0  # seconds that calls may take where time is not what is tested
@@ -45,29 +46,10 @@ def tls_server(folder: Path) -> Iterator[Server]:
     server.kill()
 
 
-@pytest.fixture(scope="module")
-def sentinels(folder: Path) -> Iterator[Sentinels]:
-    sentinels = Sentinels(folder / "sentinels", 1)
-    yield sentinels
-    sentinels.kill()
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder / "cluster")
-    yield cluster
-    cluster.kill()
-
-
-def emptied(port: int, **options: Any) -> None:
-    with redis.Redis(port=port, **options) as client:
-        client.flushall()
-
-
 class TestOneServer(TierContract):
     @pytest.fixture
     def tier(self, server: Server) -> Iterator[RedisTier]:
-        emptied(server.port)
+        emptied(server)
         with_prefix = RedisTier(f"redis://127.0.0.1:{server.port}/0", prefix="p:*[", timeout=SLOW)
         yield with_prefix
         with_prefix.close()
@@ -76,7 +58,7 @@ class TestOneServer(TierContract):
 class TestUnixSocketAndUser(TierContract):
     @pytest.fixture
     def tier(self, server: Server, folder: Path) -> Iterator[RedisTier]:
-        emptied(server.port)
+        emptied(server)
         tier = RedisTier(f"unix://reader:secret@{folder}/one.sock?db=3", timeout=SLOW)
         yield tier
         assert "secret" not in repr(tier)
@@ -87,7 +69,7 @@ class TestTls(TierContract):
     @pytest.fixture
     def tier(self, tls_server: Server, folder: Path) -> Iterator[RedisTier]:
         certificate = str(folder / "tls" / "cert.pem")
-        emptied(tls_server.port, ssl=True, ssl_ca_certs=certificate, password="secret")
+        emptied(tls_server, ssl=True, ssl_ca_certs=certificate, password="secret")
         url = f"rediss://:secret@localhost:{tls_server.port}?ssl_ca_certs={certificate}"
         tier = RedisTier(url, timeout=SLOW)
         yield tier
@@ -97,7 +79,7 @@ class TestTls(TierContract):
 class TestSentinel(TierContract):
     @pytest.fixture
     def tier(self, sentinels: Sentinels) -> Iterator[RedisTier]:
-        emptied(sentinels.master.port)
+        emptied(sentinels.master)
         hosts = f"127.0.0.1:1,127.0.0.1:{sentinels.sentinels[0].port}"  # nobody is at the first
         tier = RedisTier(f"redis+sentinel://{hosts}/cache/1", timeout=SLOW)
         yield tier
@@ -107,8 +89,6 @@ class TestSentinel(TierContract):
 class TestCluster(TierContract):
     @pytest.fixture
     def tier(self, cluster: Cluster) -> Iterator[RedisTier]:
-        for node in cluster.nodes:
-            emptied(node.port)
         hosts = f"127.0.0.1:1,127.0.0.1:{cluster.nodes[0].port}"
         tier = RedisTier(f"redis+cluster://{hosts}", timeout=SLOW)
         yield tier
@@ -170,7 +150,7 @@ def test_without_redis_py() -> None:
 def test_clients_lend_their_settings(
     server: Server, tls_server: Server, sentinels: Sentinels, cluster: Cluster, folder: Path
 ) -> None:
-    emptied(server.port)
+    emptied(server)
     certificate = str(folder / "tls" / "cert.pem")
     tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": certificate, "password": "secret"}
     sentinel = Sentinel([("127.0.0.1", sentinels.sentinels[0].port)])
@@ -237,8 +217,7 @@ def test_bad_arguments() -> None:
 @pytest.fixture(params=["one server", "cluster"])
 def either(request: pytest.FixtureRequest, server: Server, cluster: Cluster) -> Iterator[RedisTier]:
     """A tier whose keys begin with "p:", which others use as well."""
-    for each in (server, *cluster.nodes):
-        emptied(each.port)
+    emptied(server)
     one = request.param == "one server"
     where = f"//127.0.0.1:{server.port}" if one else f"+cluster://127.0.0.1:{cluster.nodes[2].port}"
     url = f"redis:{where}" if one else f"redis{where}"

@@ -14,17 +14,11 @@ import redis
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
 from cachecore.tiers.redis_route import slot_of
-from servers import Cluster, ask, eventually
+from cachecore.tiers.testing import eventually
+from servers import Cluster, ask
 
 KEYS = [b"key %d" % at for at in range(200)]
 DEADLINE = 0.3
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.kill()
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,30 +16,22 @@ import pytest
 
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
-from servers import Server, redis_server
+from cachecore.tiers.testing import eventually
+from servers import Server
+from tiers.children import in_child
+from tiers.listeners import url_of
 from tiers.proxy import Proxy
 
 SLOW = 5.0
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = redis_server(tmp_path_factory.mktemp("redis"))
-    filler = RedisTier(f"redis://127.0.0.1:{server.port}", timeout=SLOW)
+@pytest.fixture
+def server(running: Server) -> Server:
+    """In which a thousand numbers stand for themselves."""
+    filler = RedisTier(url_of(running), timeout=SLOW)
     filler.set_many([Item(b"%d" % at, b"%d" % at) for at in range(1000)])
     filler.close()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
-def url_of(server: Server | Proxy) -> str:
-    return f"redis://127.0.0.1:{server.port}"
+    return running
 
 
 def test_cancelled_in_flight(server: Server) -> None:
@@ -136,8 +126,7 @@ def test_close_ends_calls(proxy: Proxy) -> None:
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(tier.get_many, [b"1"]) for _ in range(3)]
         calls.append(pool.submit(lambda: asyncio.run(tier.aget_many([b"1"]))))
-        while tier.stats()["open"] < 4:
-            time.sleep(0.01)
+        eventually(lambda: tier.stats()["open"] == 4)
         tier.close()
         assert {type(call.exception(10)) for call in calls} == {TierError}
     assert tier.stats()["open"] == 0
@@ -180,25 +169,19 @@ def test_a_child_has_its_own(server: Server) -> None:
             if (found := tier.get_many([b"%d" % at])) != [b"%d" % at]:
                 wrong.append(found)
 
+    def child() -> bool:
+        keys = [b"%d" % at for at in range(500, 600)]
+        open_at_first = tier.stats()["open"]
+        found = [tier.get_many([key]) for key in keys]
+        right = found == [[key] for key in keys] and open_at_first == 0
+        right = right and asyncio.run(tier.aget_many(keys)) == keys
+        tier.close()
+        return right
+
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
-    statuses = []
-    for _ in range(10):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                keys = [b"%d" % at for at in range(500, 600)]
-                open_at_first = tier.stats()["open"]
-                found = [tier.get_many([key]) for key in keys]
-                right = found == [[key] for key in keys] and open_at_first == 0
-                right = right and asyncio.run(tier.aget_many(keys)) == keys
-                tier.close()
-                status = 0 if right else 2
-            finally:
-                os._exit(status)
-        statuses.append(os.waitpid(child, 0)[1])
+    statuses = [in_child(child) for _ in range(10)]
     stop.set()
     for thread in threads:
         thread.join()

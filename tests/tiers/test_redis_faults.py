@@ -21,7 +21,8 @@ import redis
 
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
-from servers import Server, eventually, redis_server
+from cachecore.tiers.testing import eventually
+from servers import Server, redis_server
 from tiers.proxy import Proxy
 
 DEADLINE = 0.1
@@ -70,28 +71,6 @@ class Calls:
         assert self.get_many([b"works", b"none"]) == [b"1", None]
         assert self.get_many([b"large"]) == [LARGE]
         assert self.delete_many([b"works", b"large"]) == 2
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = redis_server(tmp_path)
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture(params=["sync", "async"])
-def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
-    if request.param == "sync":
-        yield None
-        return
-    with asyncio.Runner() as runner:
-        yield runner
 
 
 @pytest.fixture

@@ -13,19 +13,21 @@ import redis
 
 from cachecore.errors import TierError, TierTimeoutError
 from cachecore.tiers import Item, RedisTier
-from servers import Sentinels, ask, eventually
+from cachecore.tiers.testing import eventually
+from servers import Sentinels, ask
 
 
 @pytest.fixture
-def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
-    sentinels = Sentinels(tmp_path, 3)
-    yield sentinels
-    sentinels.kill()
+def three(tmp_path: Path) -> Iterator[Sentinels]:
+    """A pair of the test's own, with three sentinels."""
+    three = Sentinels(tmp_path, 3)
+    yield three
+    three.kill()
 
 
 @pytest.fixture
-def tier(sentinels: Sentinels) -> Iterator[RedisTier]:
-    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels.sentinels)
+def tier(three: Sentinels) -> Iterator[RedisTier]:
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in three.sentinels)
     tier = RedisTier(f"redis+sentinel://{hosts}/cache", timeout=0.2)
     tier.set_many([Item(b"before", b"1")])
     yield tier
@@ -41,11 +43,11 @@ def writes(tier: RedisTier) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_master_dies(sentinels: Sentinels, tier: RedisTier, number: signal.Signals) -> None:
-    with redis.Redis(port=sentinels.master.port) as client:
+def test_the_master_dies(three: Sentinels, tier: RedisTier, number: signal.Signals) -> None:
+    with redis.Redis(port=three.master.port) as client:
         client.wait(1, 1000)  # the replica has it
-    sentinels.sentinels[0].kill()  # and the first of those who could tell
-    sentinels.master.send(number)
+    three.sentinels[0].kill()  # and the first of those who could tell
+    three.master.send(number)
     begin = time.monotonic()
     kind = TierTimeoutError if number == signal.SIGSTOP else TierError
     with pytest.raises(kind):
@@ -53,25 +55,25 @@ def test_the_master_dies(sentinels: Sentinels, tier: RedisTier, number: signal.S
     assert time.monotonic() - begin < 1
     eventually(lambda: writes(tier))
     assert time.monotonic() - begin < 15  # most of it is how long sentinels take
-    with redis.Redis(port=sentinels.replica.port) as client:
+    with redis.Redis(port=three.replica.port) as client:
         assert client.get("after") == b"2"
     assert tier.get_many([b"before", b"after"]) == [b"1", b"2"]
     assert asyncio.run(tier.aget_many([b"before", b"after"])) == [b"1", b"2"]
     if number == signal.SIGSTOP:  # it comes back, and takes itself for the master
-        sentinels.master.send(signal.SIGCONT)
+        three.master.send(signal.SIGCONT)
         tier.set_many([Item(b"after", b"3")])
-        with redis.Redis(port=sentinels.replica.port) as client:
+        with redis.Redis(port=three.replica.port) as client:
             assert client.get("after") == b"3"
 
 
-def test_a_demoted_master_is_left_within_the_call(sentinels: Sentinels, tier: RedisTier) -> None:
-    new = sentinels.replica.port
-    with redis.Redis(port=sentinels.sentinels[0].port) as client:
+def test_a_demoted_master_is_left_within_the_call(three: Sentinels, tier: RedisTier) -> None:
+    new = three.replica.port
+    with redis.Redis(port=three.sentinels[0].port) as client:
         client.execute_command("SENTINEL FAILOVER cache")
     eventually(lambda: "role:master" in ask(new, "info replication"))
     told = "sentinel get-master-addr-by-name cache"
-    eventually(lambda: all(str(new) in ask(each.port, told) for each in sentinels.sentinels))
-    with redis.Redis(port=sentinels.master.port) as client:
+    eventually(lambda: all(str(new) in ask(each.port, told) for each in three.sentinels))
+    with redis.Redis(port=three.master.port) as client:
         client.replicaof("127.0.0.1", new)  # as sentinels would say in a while, more roughly
     assert tier.add(Item(b"after", b"2")) is True  # READONLY first
     assert tier.stats()["redirects"] == 1

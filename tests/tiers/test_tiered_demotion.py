@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cachecore.tiers import MmapTier
+from cachecore.tiers import MmapTier, demotion
 from cachecore.tiers.testing import eventually
 from support import Clock
 from tiers.caches import HANGS, LONG, Counting, Make, Slow, Source, counts, in_threads, settle
@@ -171,7 +171,11 @@ def test_a_demotion_under_way(make: Make, store: Counting, how: str) -> None:
     assert cache.get("hot") == ("new" if how == "set" else None)
 
 
-def test_a_tag_does_not_stop_what_has_none(make: Make, store: Counting) -> None:
+def test_a_tag_does_not_stop_what_has_none(
+    make: Make, store: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made void while values wait to be handed down."""
+    monkeypatch.setattr(demotion, "DELAY", 0.5)
     cache = make(ROOM, tiers=[store], exclusive=True)
     cache.set("hot", 1)
     heat(cache, ["hot"])

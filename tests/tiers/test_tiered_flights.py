@@ -10,8 +10,21 @@ from typing import Any
 
 import pytest
 
+from cachecore.tiers import waiting
+from cachecore.tiers.testing import eventually
 from support import Clock
-from tiers.caches import HANGS, Counting, Gate, Make, Slow, call, counts, in_threads, settle
+from tiers.caches import (
+    HANGS,
+    Counting,
+    Gate,
+    Make,
+    Slow,
+    call,
+    callers,
+    counts,
+    in_threads,
+    settle,
+)
 
 THREADS, TASKS = 64, 1000
 
@@ -117,7 +130,7 @@ def test_an_error_reaches_everyone_and_is_not_remembered(make: Make) -> None:
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(cache.get, "key") for _ in range(8)]
         gate.wait()
-        time.sleep(0.05)
+        eventually(lambda: callers(cache, "key") == 8)
         gate.let(8)
         for future in futures:
             with pytest.raises(LookupError):
@@ -143,7 +156,7 @@ def test_a_waiter_takes_over_from_who_is_interrupted(make: Make) -> None:
         first = pool.submit(cache.get, "key")
         gate.wait()
         second = pool.submit(cache.get, "key")
-        time.sleep(0.05)
+        eventually(lambda: callers(cache, "key") == 2)
         gate.let(2)
         with pytest.raises(KeyboardInterrupt):
             first.result(HANGS)
@@ -161,7 +174,7 @@ def test_cancelling_the_leader_does_not_cancel_the_load(make: Make) -> None:
         leader = asyncio.create_task(cache.aget("key"))
         await gate.await_()
         waiter = asyncio.create_task(cache.aget("key"))
-        await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: callers(cache, "key") == 2)
         leader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leader
@@ -233,7 +246,7 @@ def test_a_thread_waits_for_a_task(make: Make) -> None:
         leader = asyncio.create_task(cache.aget("key"))
         await gate.await_()
         thread = asyncio.create_task(asyncio.to_thread(cache.get, "key"))
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(eventually, lambda: callers(cache, "key") == 2)
         gate.let()
         assert await asyncio.wait_for(thread, HANGS) == await leader == "loaded"
         assert gate.asked == 1
@@ -268,7 +281,10 @@ def test_a_function_call_amid_a_write_of_the_same_loop_raises(
 
 
 @pytest.mark.parametrize("awaits", [False, True])
-def test_an_event_loop_that_ended_amid_a_load(make: Make, awaits: bool) -> None:
+def test_an_event_loop_that_ended_amid_a_load(
+    make: Make, awaits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.05)
     gate = Gate("never")
     asked: list[str] = []
 

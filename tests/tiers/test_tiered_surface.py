@@ -20,7 +20,7 @@ from cachecore import MISSING, Cache, TieredCache
 from cachecore.tiers import Policy, PubSub, RedisTier, TieredStats, background
 from cachecore.tiers.testing import eventually
 from support import Clock, check_shared
-from tiers.caches import HANGS, Counting, Gate, Make, Open, Source, call, counts, settle
+from tiers.caches import HANGS, Counting, Gate, Make, Open, Source, call, callers, counts, settle
 
 # --- counts
 
@@ -144,6 +144,7 @@ def test_close_during_a_load(make: Make, store: Counting, mode: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(call, mode, cache.get, "key") for _ in range(2)]
         gate.wait()
+        eventually(lambda: callers(cache, "key") == 2)
         begin = time.monotonic()
         cache.close()
         assert time.monotonic() - begin < 5
@@ -183,7 +184,7 @@ def test_close_from_many_threads(make: Make, store: Counting) -> None:
 
     with ThreadPoolExecutor(5) as pool:
         futures = [pool.submit(work, at) for at in range(4)]
-        time.sleep(0.05)
+        eventually(lambda: cache.stats().l0.inserts > 100)
         closings = [pool.submit(cache.close) for _ in range(3)]
         assert {future.result(HANGS) for future in futures} == {"this cache is closed"}
         assert [future.result(HANGS) for future in closings] == [None] * 3
@@ -300,19 +301,18 @@ def test_a_cache_that_listens_is_collected_too(redis_url: str) -> None:
 
 def test_its_threads_end_with_it() -> None:
     code = """
-import threading, time
+import threading
 from cachecore import TieredCache
+from cachecore.tiers.testing import eventually
 now = [1e9]
 cache = TieredCache(5, loader=str.upper, ttl=10, stale_ttl=10, timer=lambda: now[0])
 cache.set("a", 1)
 now[0] += 11
 cache.get("a")
-time.sleep(0.1)
-assert cache.get("a") == "A"
+eventually(lambda: cache.get("a") == "A")
 assert threading.active_count() == 2, threading.enumerate()
 cache.close()
-time.sleep(0.1)
-assert threading.active_count() == 1, threading.enumerate()
+eventually(lambda: threading.active_count() == 1)
 cache = TieredCache(5, loader=str.upper, ttl=10, stale_ttl=10, timer=lambda: now[0])
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=HANGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from cachecore.tiers.memcached import MemcachedTier
 from cachecore.tiers.testing import eventually
 from cachecore.tiers.write_behind import WriteBehind
 from servers import Server, memcached_server
+from tiers.children import in_child
 
 LONG = 1000.0  # a delay that no test waits for: what is put waits until flush()
 
@@ -59,7 +59,7 @@ def test_what_comes_while_a_batch_is_being_done(tmp_path: Path) -> None:
     with closing(WriteBehind(inner, delay=0.001)) as tier:
         server.send(signal.SIGSTOP)
         tier.set_many([Item(b"a", b"1"), Item(b"b", b"1")])
-        time.sleep(0.1)  # the thread waits for the server now
+        eventually(lambda: tier._backlog.waiting() == 0)  # both are being done
         tier.set_many([Item(b"a", b"2")])
         tier.delete_many([b"b"])
         assert tier.get_many([b"a", b"b"]) == [b"2", None]
@@ -149,19 +149,15 @@ tier.set_many([Item(b"written at the end", b"1")])
 def test_a_forked_child_writes_its_own(inner: MemcachedTier) -> None:
     tier = WriteBehind(inner, delay=LONG)
     tier.set_many([Item(b"parent", b"1")])
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            assert tier.stats()["waiting"] == 0
-            tier.set_many([Item(b"child", b"2")])
-            assert tier.get_many([b"child", b"parent"]) == [b"2", None]
-            tier.flush()
-            assert tier.add(Item(b"added", b"3"))
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def child() -> bool:
+        assert tier.stats()["waiting"] == 0
+        tier.set_many([Item(b"child", b"2")])
+        assert tier.get_many([b"child", b"parent"]) == [b"2", None]
+        tier.flush()
+        return tier.add(Item(b"added", b"3"))
+
+    assert in_child(child) == 0
     assert inner.get_many([b"parent", b"child", b"added"]) == [None, b"2", b"3"]
     assert tier.stats()["waiting"] == 1
     tier.flush()
