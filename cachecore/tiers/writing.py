@@ -212,7 +212,8 @@ class Writing(Owing):
         if number is None:
             self.forget_here()
         else:
-            self.overtake(list(self.flights))  # a value on its way may have it
+            flights = self.flights.copy().items()
+            self.overtake([key for key, load in flights if _may_bear(load, key, number)])
             self.tag_changed(number)
 
     def _owe_generation(self, level: Level, number: int | None) -> None:
@@ -226,3 +227,11 @@ class Writing(Owing):
                 level.tags[number] = int.from_bytes(generation, "little"), NEVER
             if level.ledger is ledger:
                 return
+
+
+def _may_bear(load: Load, key: Any, number: int) -> bool:
+    """Whether what a load brings for a key may have a tag: of a write that is known."""
+    if not load.write:
+        return True
+    sealed = load.sealed.get(key) if load.sealed else None
+    return sealed is not None and any(number == each for each, _ in sealed.tags)

@@ -171,16 +171,27 @@ def test_a_demotion_under_way(make: Make, store: Counting, how: str) -> None:
     assert cache.get("hot") == ("new" if how == "set" else None)
 
 
+@pytest.mark.parametrize("when", ["they wait to be handed down", "they are handed down"])
 def test_a_tag_does_not_stop_what_has_none(
-    make: Make, store: Counting, monkeypatch: pytest.MonkeyPatch
+    make: Make, store: Counting, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """It is made void while values wait to be handed down."""
-    monkeypatch.setattr(demotion, "DELAY", 0.5)
+    """It is made void meanwhile."""
     cache = make(ROOM, tiers=[store], exclusive=True)
+    demote_many = store.demote_many
+
+    def demoted_during(items: Any, frequencies: Any) -> None:
+        cache.invalidate("some tag")
+        demote_many(items, frequencies)
+
+    if when == "they are handed down":
+        monkeypatch.setattr(store, "demote_many", demoted_during)
+    else:
+        monkeypatch.setattr(demotion, "DELAY", 0.5)
     cache.set("hot", 1)
     heat(cache, ["hot"])
     push_out(cache, ["hot"])
-    cache.invalidate("some tag")
+    if when == "they wait to be handed down":
+        cache.invalidate("some tag")
     settle(cache)
     assert cache.get("hot") == 1
 

@@ -59,7 +59,7 @@ def test_what_comes_while_a_batch_is_being_done(tmp_path: Path) -> None:
     with closing(WriteBehind(inner, delay=0.001)) as tier:
         server.send(signal.SIGSTOP)
         tier.set_many([Item(b"a", b"1"), Item(b"b", b"1")])
-        eventually(lambda: tier._backlog.waiting() == 0)  # both are being done
+        eventually(lambda: tier.backlog.waiting() == 0)  # both are being done
         tier.set_many([Item(b"a", b"2")])
         tier.delete_many([b"b"])
         assert tier.get_many([b"a", b"b"]) == [b"2", None]
