@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from cachecore.errors import TierError
 from cachecore.settings import seconds, size_in_bytes
@@ -34,9 +35,13 @@ from cachecore.tiers.mmap_tables import (
 )
 
 LEAST = 256 * PAGE  # bytes of a bound; of a smaller one, most would have to be kept free
-ROUNDS = 3  # times that room is made anew for what finds none
+ROUNDS = 4  # times that room is made anew for what finds none
 RETRY = 30.0  # seconds after which a disk that was full is tried again
 SCANNED = 1000  # keys that a scan reads at a time
+
+K = TypeVar("K")
+T = TypeVar("T")
+Get = Callable[[bytes], bytes | None]  # of a transaction
 _DISK = {errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 
 
@@ -47,7 +52,7 @@ class MmapTier(Tier):
         to this user and be closed to others; symlinks are refused.
     max_bytes: what the data file never exceeds, at least 1 MiB; an int or text such as "10GB".
         All who share a folder give the same.
-    timeout: seconds to wait for other processes that write. Reads never wait.
+    timeout: seconds to wait for other processes that write. Reads never wait for them.
 
     What was written survives the end of the process at any moment, `kill -9` included: whole, or
     not at all. It does not survive the loss of power: after a reboot that came before `close()`
@@ -58,7 +63,9 @@ class MmapTier(Tier):
     At the bound, what expired and what is asked for least is evicted. A value that takes more than
     half of it is refused, as is one that finds no room because a reader of another process holds
     on to old pages or because free ones are too scattered: it is counted, and nothing is kept
-    under its key. Values of more than 2,000 bytes take whole pages of 4 KiB. When the disk is full
+    under its key. Where a read of this process holds on to them for longer than `timeout`, or a
+    page to write to is nowhere to be had, the tier begins empty, unless other processes use its
+    files: `emptied` counts it. What was there is then a miss. Values of more than 2,000 bytes take whole pages of 4 KiB. When the disk is full
     or fails, writes raise `TierError`, for 30 s without trying; reads go on, deletes are tried.
 
     Opening raises `TierError` for a folder that holds something else, another layout or truncated
@@ -96,34 +103,54 @@ class MmapTier(Tier):
 
     def get(self, key: bytes) -> bytes | None:
         """The same as `get_many` for one key."""
-        store = self._store
         try:
-            return self._read(store.begin(store.data).get, key)
+            return self._reading(self._read, key)
         except lmdb.Error as error:
             raise self._fault(error) from error
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         if len(keys) == 1:
             return [self.get(keys[0])]
-        store, values, fault = self._store, [], None
         try:
-            get = store.begin(store.data).get
+            values, fault = self._reading(self._read_many, keys)
         except lmdb.Error as error:
             raise self._fault(error) from error
-        for key in keys:
-            value = None
-            try:
-                value = self._read(get, key)
-            except lmdb.Error as error:
-                fault = error
-            values.append(value)
         if fault is not None:
             failed = self._fault(fault)
             failed.values = values
             raise failed from fault
         return values
 
-    def _read(self, get: Callable[[bytes], bytes | None], key: bytes) -> bytes | None:
+    def _reading(self, read: Callable[[Get, K], T], wanted: K) -> T:
+        """What `read` makes of the `get` of a transaction.
+
+        As long as one is open, no page that is freed can be used again. So it ends with the call,
+        even if an exception is kept: its traceback tells of no frame that refers to it.
+        """
+        store = self._store
+        txn = store.begin(store.data)
+        try:
+            return read(txn.get, wanted)
+        except BaseException as error:
+            del txn
+            error.__traceback__ = None
+            raise
+
+    def _read_many(
+        self, get: Get, keys: Sequence[bytes]
+    ) -> tuple[list[bytes | None], lmdb.Error | None]:
+        values: list[bytes | None] = []
+        fault = None
+        for key in keys:
+            value = None
+            try:
+                value = self._read(get, key)
+            except lmdb.Error as error:
+                fault = error.with_traceback(None)
+            values.append(value)
+        return values, fault
+
+    def _read(self, get: Get, key: bytes) -> bytes | None:
         """What `get`, of a transaction, finds under a key, if it has not expired."""
         if len(key) > LONGEST:
             key = stored(key)
@@ -186,11 +213,9 @@ class MmapTier(Tier):
         return self.get(item.key) is None and self._put_all([entry(item)], absent=True) > 0
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
-        store = self._store
-        wanted = {stored(key): len(key) > LONGEST for key in keys}
+        wanted = [(stored(key), len(key) > LONGEST) for key in dict.fromkeys(keys)]
         try:
-            get = store.begin(store.data).get
-            return self._drop([(key, wanted[key]) for key in wanted if get(key) is not None])
+            return self._drop(self._reading(_held, wanted))
         except lmdb.Error as error:
             raise self._fault(error, writing=True) from error
 
@@ -198,10 +223,21 @@ class MmapTier(Tier):
         """Take out what is stored under such bytes; how many could have been read."""
         count, most = 0, self._tables.victims
         for start in range(0, len(wanted), most):
-            with self._tables.writing() as txn:
-                for key, long in wanted[start : start + most]:
-                    record = self._tables.drop(txn, key)
-                    count += record is not None and alive(record, long)
+            count += self._drop_some(wanted[start : start + most])
+        return count
+
+    def _drop_some(self, wanted: Sequence[tuple[bytes, bool]]) -> int:
+        for round in range(ROUNDS + 1):
+            era, count = self._store.era, 0
+            try:
+                with self._tables.writing() as txn:
+                    for key, long in wanted:
+                        record = self._tables.drop(txn, key)
+                        count += record is not None and alive(record, long)
+                break
+            except lmdb.MapFullError:
+                if round == ROUNDS or not self._make_room(era, 0, round):
+                    raise
         return count
 
     def _keep(self, entries: Sequence[Entry]) -> None:
@@ -215,11 +251,13 @@ class MmapTier(Tier):
             raise TierError(f"{self.name} is off for writes: its disk was full or failed")
         try:
             for round in range(ROUNDS + 1):
+                era = self._store.era
                 try:
                     with self._tables.writing() as txn:
                         count = self._tables.put_all(txn, entries, absent)
                 except lmdb.MapFullError:
-                    if round == ROUNDS or not self._make_room(entries, round):
+                    need = sum(each.size for each in entries)
+                    if round == ROUNDS or not self._make_room(era, need, round):
                         break
                 else:
                     self._off_until = 0.0
@@ -235,17 +273,22 @@ class MmapTier(Tier):
             raise self._fault(error, writing=True) from error
         return 0
 
-    def _make_room(self, entries: list[Entry], round: int) -> bool:
-        """Evict beyond what is due, for free pages are scattered; False: that would not help."""
-        if self._store.pinned():
+    def _make_room(self, era: int, need: int, round: int) -> bool:
+        """Wait for readers, then evict beyond what is due, for free pages are scattered.
+
+        Where that cannot be done for want of a page, or a read of this process does not end, begin
+        anew. False: others use the files, and it may be one of them that reads.
+        """
+        if not self._store.pinned():
+            with contextlib.suppress(lmdb.MapFullError):
+                if round:
+                    self._tables.shed(max(need, self._tables.chunk) << round - 1)
+                with self._tables.writing() as txn:  # what one frees is free for the next but one
+                    self._tables.touch(txn)
+                return True
+        if not self._store.renew(era):
             return False
-        need = max(sum(each.size for each in entries), self._tables.chunk) << round
-        try:
-            self._tables.shed(need)
-            with self._tables.writing() as txn:  # what one frees is free for the next but one
-                self._tables.touch(txn)
-        except lmdb.MapFullError:
-            return False
+        self._tables.forgive()
         return True
 
     # --- the rest
@@ -258,6 +301,7 @@ class MmapTier(Tier):
         return {
             "entries": entries,
             "bytes": used,
+            "emptied": store.era,
             **self._tables.counts,
             "write_errors": self._write_errors,
             "writes_off": int(time.monotonic() < self._off_until),
@@ -271,11 +315,12 @@ class MmapTier(Tier):
             if self._hits:
                 with self._tables.writing() as txn:
                     self._tables.touch(txn, HITS)
-        self._store = ClosedStore()
+        self._store = ClosedStore(store.era)
         store.close()
 
     def _fault(self, error: lmdb.Error, *, writing: bool = False) -> TierError:
         """What to raise for an error of LMDB's."""
+        error.__traceback__ = None  # whose frames would keep the environment for who keeps it
         self._write_errors += writing
         if writing and getattr(error, "code", 0) in _DISK:
             self._off_until = time.monotonic() + RETRY
@@ -286,3 +331,7 @@ class MmapTier(Tier):
         elif isinstance(error, (lmdb.ReadersFullError, lmdb.MapFullError)):
             self._store.reader_check()
         return TierError(f"{self.name}: {error}")
+
+
+def _held(get: Get, wanted: list[tuple[bytes, bool]]) -> list[tuple[bytes, bool]]:
+    return [each for each in wanted if get(each[0]) is not None]

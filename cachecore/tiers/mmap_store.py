@@ -27,6 +27,7 @@ try:
 except ImportError as error:
     raise ImportError('MmapTier needs lmdb: pip install "cachecore-ml[mmap]"') from error
 
+OTHERS_PATIENCE = 0.005  # seconds that readers of other processes are waited for
 FORK_PATIENCE = 0.1  # seconds that a fork waits for other threads' reads
 
 _stores: weakref.WeakValueDictionary[tuple[int, int], Store] = weakref.WeakValueDictionary()
@@ -60,6 +61,7 @@ class Store:
     def __init__(self, folder: str, bound: int, timeout: float) -> None:
         self.folder, self.bound, self.timeout = folder, bound, timeout
         self.users = 1
+        self.era = 0  # times that it was begun anew
         self.identity = b""
         self.env: Any = None
         self.data: Any = None
@@ -175,13 +177,21 @@ class Store:
         """
         deadline = time.monotonic() + self.timeout
         with self._mutex:
-            env = self._opened()
+            self._opened()
             try:
                 if not files.lock_byte(self._mark, files.WRITER, fcntl.LOCK_EX, deadline):
                     raise TierTimeoutError(f"another process keeps {self.folder} locked")
-                with env.begin(write=True) as txn:
-                    yield txn
+                with self.env.begin(write=True) as txn:
+                    try:
+                        yield txn
+                    except BaseException:
+                        # py-lmdb's abort waits for a moment in which nobody reads, which under
+                        # steady reads never comes: those that begin now wait for it instead.
+                        self.begin = self._begin_later
+                        raise
             finally:
+                if self.begin == self._begin_later and self._running.is_set():
+                    self.begin = self.env.begin
                 if self._mark >= 0:
                     files.unlock_byte(self._mark, files.WRITER)
 
@@ -194,10 +204,14 @@ class Store:
         return self.env
 
     def _begin_later(self, *_: object) -> Any:
-        """In place of `begin` where the environment is not open yet."""
+        """In place of `begin` while the environment is not open, or must be left alone."""
         self._running.wait()
-        with self._mutex:
+        if not self._mutex.acquire(timeout=self.timeout):
+            raise TierTimeoutError(f"{self.folder} is being written to")
+        try:
             return self._opened().begin(self.data)
+        finally:
+            self._mutex.release()
 
     def reader_check(self) -> None:
         """Forget the readers whose processes are gone."""
@@ -205,18 +219,38 @@ class Store:
             self._opened().reader_check()
 
     def pinned(self) -> bool:
-        """Whether a reader holds on to pages that were freed a while ago."""
+        """Whether a reader holds on to pages that were freed a while ago, and does not end."""
         self.reader_check()
-        for _ in range(5):
-            env = self.env
-            if env is None:
-                return False
-            latest = env.info()["last_txnid"]
-            readers = [line.split()[-1] for line in env.readers().splitlines()]
-            if all(int(at) >= latest - 1 for at in readers if at.isdigit()):
-                return False
+        began = time.monotonic()
+        while pids := _holding(self.env):
+            patience = self.timeout if pids == {os.getpid()} else OTHERS_PATIENCE
+            if time.monotonic() - began > patience:
+                return True
             time.sleep(1e-3)
-        return True
+        return False
+
+    def renew(self, era: int) -> bool:
+        """Begin anew, empty, unless that was done since that era; False: others use the files."""
+        with self._mutex:
+            if self.era != era:
+                return True
+            self._opened()
+            deadline = time.monotonic() + self.timeout
+            if not files.lock_byte(self._mark, files.WRITER, fcntl.LOCK_EX, deadline):
+                return False
+            try:
+                alone = files.lock_byte(self._mark, files.USER, fcntl.LOCK_EX, 0)
+                if not alone or _holding(self.env) - {os.getpid()}:
+                    return False
+                os.ftruncate(self._mark, 0)  # whoever opens the store next takes it for a new one
+                self.era += 1
+                self.begin = self._begin_later
+                self._let_go()
+                return True
+            finally:
+                if self._mark >= 0:
+                    files.lock_byte(self._mark, files.USER, fcntl.LOCK_SH, 0)
+                    files.unlock_byte(self._mark, files.WRITER)
 
     def reopen(self) -> None:
         """Leave an environment that LMDB has given up; the next who uses it opens it again."""
@@ -294,6 +328,17 @@ class Store:
             self.begin = self._begin_later
 
 
+def _holding(env: Any) -> set[int]:
+    """The processes whose readers hold on to pages that were freed a while ago."""
+    if env is None:
+        return set()
+    latest = env.info()["last_txnid"]
+    lines = [line.split() for line in env.readers().splitlines()]
+    return {
+        int(line[0]) for line in lines if line and line[-1].isdigit() and int(line[-1]) < latest - 1
+    }
+
+
 def _closed(*_: object) -> Any:
     raise TierError("the tier is closed")
 
@@ -303,7 +348,10 @@ class ClosedStore:
 
     env: Any = None
     data: Any = None
-    begin = writing = pinned = reader_check = reopen = staticmethod(_closed)
+    begin = writing = pinned = renew = reader_check = reopen = staticmethod(_closed)
+
+    def __init__(self, era: int) -> None:
+        self.era = era
 
 
 def _before_fork() -> None:

@@ -118,7 +118,7 @@ class Tables:
         self._credit, self._ahead = 0.0, 0  # bytes evicted in advance, and how many are to be
         self.hits: deque[bytes] = deque(maxlen=HITS)
         self.counts = dict.fromkeys(("evictions", "expirations", "refused", "damaged"), 0)
-        self._pending = Counter[str]()  # of the transaction under way
+        self._pending = Counter[str]()  # of the transaction under way; "owed": bytes to evict
 
     # --- sizes
 
@@ -153,9 +153,10 @@ class Tables:
     def writing(self) -> Iterator[Any]:
         """A transaction that writes; what it did counts when it is committed."""
         with self._store.writing() as txn:
-            self._pending.clear()
+            done = self._pending = Counter[str]()
             yield txn
-        for name, count in self._pending.items():
+        self._credit -= done.pop("owed", 0)
+        for name, count in done.items():
             self.counts[name] += count
 
     def put_all(self, txn: Any, entries: Sequence[Entry], absent: bool = False) -> int:
@@ -234,14 +235,20 @@ class Tables:
         """
         used = self.used(txn)
         if used + need > self._most:
-            self._credit -= need * (1 + GAIN * max(0, used - self._most) / self._spare)
+            scarcity = max(0, used - self._most) / self._spare
+            self._pending["owed"] = int(need * (1 + GAIN * scarcity))
             ahead = used * BATCH // max(1, self._entries(txn))
             self._ahead = min(ahead, self._most // 64)
+
+    def forgive(self) -> None:
+        """Evict no more of what is owed: the store has begun anew."""
+        self._credit = 0.0
 
     def settle(self) -> None:
         """Evict what is owed, and a batch ahead."""
         if self._credit < 0:
-            self._credit += self.shed(self._ahead - self._credit)
+            shed = self.shed(self._ahead - self._credit)
+            self._credit = self._credit + shed if shed else 0.0  # of nothing, nothing is owed
 
     def shed(self, size: float) -> int:
         """Evict, in transactions of a bounded size, what takes so many bytes; how many it was."""

@@ -123,7 +123,7 @@ FAULTS: list[Callable[[Proxy], object]] = [
 
 @pytest.mark.parametrize("above", [True, False])
 def test_redis_comes_and_goes(server: Server, proxy: Proxy, tmp_path: Path, above: bool) -> None:
-    tiers = [MmapTier(tmp_path / "mmap", max_bytes="64MB")] if above else []
+    tiers = [MmapTier(tmp_path / "mmap", max_bytes="4MB")] if above else []
     with redis_cache(proxy.port, above=tiers, maxsize=6) as calls:
         with working(calls.cache) as history:
             end = time.monotonic() + SECONDS - 1
