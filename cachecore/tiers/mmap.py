@@ -65,8 +65,9 @@ class MmapTier(Tier):
     on to old pages or because free ones are too scattered: it is counted, and nothing is kept
     under its key. Where a read of this process holds on to them for longer than `timeout`, or a
     page to write to is nowhere to be had, the tier begins empty, unless other processes use its
-    files: `emptied` counts it. What was there is then a miss. Values of more than 2,000 bytes take whole pages of 4 KiB. When the disk is full
-    or fails, writes raise `TierError`, for 30 s without trying; reads go on, deletes are tried.
+    files: `emptied` counts it. Values of more than 2,000 bytes take whole pages of 4 KiB. When the
+    disk is full or fails, writes raise `TierError`, for 30 s without trying; reads go on, deletes
+    are tried.
 
     Opening raises `TierError` for a folder that holds something else, another layout or truncated
     files, and `TierTimeoutError` when another process keeps it locked. Thread safe. A child opens

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 import threading
 import time
 import weakref
@@ -74,6 +75,7 @@ class Store:
         self._running.set()
         self._kept: Any = None
         self._paused = False
+        self._references = 0  # to the environment while nobody uses it
         with self._mutex:
             self._open(time.monotonic() + timeout)
 
@@ -106,6 +108,7 @@ class Store:
                 raise TierError(f"{self.folder} cannot be opened: {error}") from error
             raise
         self.begin = self.env.begin
+        self._references = sys.getrefcount(self.env)
 
     def _prepare(self, alone: bool) -> bool:
         """Check what is there, or remove what is of no use; whether the store is new."""
@@ -303,12 +306,9 @@ class Store:
         self._running.clear()
         env, self.begin = self.env, self._begin_later
         deadline = time.monotonic() + FORK_PATIENCE
-        me = str(os.getpid())
-        quiet = 0
-        while quiet < 2 and time.monotonic() < deadline:
-            lines = [line.split() for line in env.readers().splitlines()]
-            busy = any(line[0] == me and line[-1] != "-" for line in lines if line)
-            quiet = 0 if busy else quiet + 1
+        # Whatever of other threads' still refers to it, of a transaction that has ended too, would
+        # do so in the child without end, and py-lmdb opens no environment twice.
+        while sys.getrefcount(env) > self._references and time.monotonic() < deadline:
             time.sleep(1e-4)
         self._kept = env.begin()  # py-lmdb's spare one: in the child it must not be closed
 
