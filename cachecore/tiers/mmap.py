@@ -104,8 +104,15 @@ class MmapTier(Tier):
 
     def get(self, key: bytes) -> bytes | None:
         """The same as `get_many` for one key."""
+        store = self._store
         try:
-            return self._reading(self._read, key)
+            txn = store.begin(store.data)
+            try:
+                return self._read(txn.get, key)
+            except BaseException as error:  # as in _reading, whose call takes 80 ns
+                del txn
+                error.__traceback__ = None
+                raise
         except lmdb.Error as error:
             raise self._fault(error) from error
 
