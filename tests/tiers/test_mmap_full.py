@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +12,8 @@ import lmdb
 import pytest
 
 from cachecore.tiers import Item, MmapTier, TierError
+from tiers.children import in_child
+from tiers.stores import end, says, start
 
 BOUND = 1 << 20
 
@@ -35,27 +34,22 @@ def write(tier: MmapTier, turns: int = 300) -> None:
 
 
 LOCKS = """
-import fcntl, os, sys
+import fcntl, os, sys, time
 from cachecore.tiers import mmap_files as files
 mark = os.open(sys.argv[1], os.O_RDWR)
 files.lock_byte(mark, files.WRITER, fcntl.LOCK_EX, 0)
 print("locked", flush=True)
-sys.stdin.read()
+time.sleep(60)
 """
 
 
-def other_process(program: str, path: Path) -> subprocess.Popen[bytes]:
-    """A process that has said that it is ready, and goes on until its stdin is closed."""
-    command = [sys.executable, "-c", program, str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    return process
-
-
 def a_delete_that_timed_out(tier: MmapTier, folder: Path) -> None:
-    with other_process(LOCKS, folder / "cachecore.mark"):
+    locker = start(LOCKS, folder / "cachecore.mark")
+    says(locker, b"locked")
+    try:
         tier.delete_many([b"a"])
+    finally:
+        end(locker)
 
 
 def a_key_that_is_none(tier: MmapTier, folder: Path) -> None:
@@ -87,14 +81,8 @@ def test_an_exception_that_is_kept_keeps_no_page(
     write(tier)
     stats = tier.stats()
     assert stats["refused"] == stats["write_errors"] == stats["emptied"] == 0
-    child = os.fork()  # which has to open the files anew, and cannot while something refers to them
-    if child == 0:
-        try:
-            write(tier, 10)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    # A child opens the files anew, which it cannot while something refers to the old ones.
+    assert in_child(lambda: write(tier, 10) is None) == 0
     assert kept.value.__traceback__ is not None
 
 
@@ -144,11 +132,11 @@ def test_a_delete_does_not_read_while_it_waits(tier: MmapTier) -> None:
 
 
 USES = """
-import sys
+import sys, time
 from cachecore.tiers import MmapTier
 tier = MmapTier(sys.argv[1], max_bytes=1 << 20)
 print("open", flush=True)
-sys.stdin.read()
+time.sleep(60)
 """
 
 
@@ -156,29 +144,31 @@ def test_files_that_others_use_are_not_emptied(tier: MmapTier, tmp_path: Path) -
     """What finds no room is refused until the read ends."""
     for at in range(100):
         tier.set_many([Item(b"old %d" % at, bytes(12_000))])
-    with other_process(USES, tmp_path / "store"):
-        txn = tier._store.begin(tier._store.data)
-        failed = 0
-        for turn in range(200):
-            key, data = b"%d" % turn, b"%d" % turn * 8000
-            try:
-                tier.set_many([Item(key, data)])
-            except TierError:
-                failed += 1
-            else:
-                assert tier.get(key) in {None, data}
-            if failed + tier.stats()["refused"] > 15:
-                break
-        stats = tier.stats()
-        assert failed + stats["refused"] > 15
-        assert stats["emptied"] == 0
-        assert stats["entries"] > 30
-        txn.abort()
-        evicted = stats["evictions"]
-        write(tier, 20)
-        stats = tier.stats()
-        assert stats["emptied"] == 0
-        assert stats["evictions"] < evicted + 20  # what was refused is not made room for
+    other = start(USES, tmp_path / "store")
+    says(other, b"open")
+    txn = tier._store.begin(tier._store.data)
+    failed = 0
+    for turn in range(200):
+        key, data = b"%d" % turn, b"%d" % turn * 8000
+        try:
+            tier.set_many([Item(key, data)])
+        except TierError:
+            failed += 1
+        else:
+            assert tier.get(key) in {None, data}
+        if failed + tier.stats()["refused"] > 15:
+            break
+    stats = tier.stats()
+    assert failed + stats["refused"] > 15
+    assert stats["emptied"] == 0
+    assert stats["entries"] > 30
+    txn.abort()
+    evicted = stats["evictions"]
+    write(tier, 20)
+    stats = tier.stats()
+    assert stats["emptied"] == 0
+    assert stats["evictions"] < evicted + 20  # what was refused is not made room for
+    end(other)
 
 
 def test_a_write_that_is_given_up_among_reads(tier: MmapTier) -> None:
