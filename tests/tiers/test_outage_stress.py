@@ -218,7 +218,7 @@ def test_a_full_disk(tmp_path: Path, server: Server) -> None:
 
     def child() -> bool:
         mmap = MmapTier(tmp_path / "mmap", max_bytes="64MB")
-        with redis_cache(server.port, above=[mmap], loader=lambda key: key) as calls:
+        with redis_cache(server.port, timeout=2, above=[mmap], loader=lambda key: key) as calls:
             cache = calls.cache
             cache.set("before", b"kept")
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
