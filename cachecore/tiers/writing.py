@@ -98,7 +98,7 @@ class Writing(Owing):
 
     def _write_through(self, load: Load, keys: list[Any], now: int, rest: list[Level]) -> Calls:
         """Write to the tiers in `rest`, out of which those go that were."""
-        errors = []
+        failed = None
         while rest:
             level = rest[0]
             try:
@@ -114,14 +114,15 @@ class Writing(Owing):
             except Exception as error:
                 self._owe_all(load, level, keys, now)
                 level.failed(error)
-                errors.append(error)
+                failed = failed or error
             else:
                 level.writes += len(keys)
                 for key, noted in self._to_do_again(level, keys):
                     self._owe_all(load, level, [key], now, noted)
             rest.pop(0)
-        if errors and self.strict:
-            raise TierError(f"not every tier took the write: {errors[0]}") from errors[0]
+        if failed is not None and self.strict:
+            raise TierError(f"not every tier took the write: {failed}") from failed
+        failed = None  # its traceback has this frame, and so the values
 
     def set_missed(
         self, at: int, key: Any, value: Any, now: int, soft: int, hard: int, error: BaseException
@@ -139,7 +140,7 @@ class Writing(Owing):
 
     def delete_steps(self, keys: list[Any], load: Load) -> Calls:
         """A generator that deletes keys here and in the tiers; how many there were."""
-        now, errors, rest = self.now_ms(), [], []
+        now, failed, rest = self.now_ms(), None, []
         wires = wire_keys(self.prefix, keys)
         try:
             yield from self._claimed(load, keys)
@@ -152,7 +153,7 @@ class Writing(Owing):
                 except Exception as error:
                     self.owe_deletions(level, keys, now)
                     level.failed(error)
-                    errors.append(error)
+                    failed = failed or error
                 else:
                     level.deletes += len(keys)
                     for key, noted in self._to_do_again(level, keys):
@@ -165,8 +166,9 @@ class Writing(Owing):
             raise
         finally:
             self.land(load, keys)
-        if errors and self.strict:
-            raise TierError(f"not every tier deleted: {errors[0]}") from errors[0]
+        if failed is not None and self.strict:
+            raise TierError(f"not every tier deleted: {failed}") from failed
+        failed = None
         return count
 
     # --- invalidation
