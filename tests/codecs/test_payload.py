@@ -77,7 +77,7 @@ def test_numpy_scalars(dtype: Any) -> None:
 
 def test_odd_numpy_scalars() -> None:
     for value in (
-        np.float64("nan"), np.float32(-0.0), np.datetime64("NaT"), np.datetime64(5, "ns"),
+        np.float64("nan"), np.float32(-0.0), np.datetime64("NaT", "s"), np.datetime64(5, "ns"),
         np.str_(""), np.bytes_(b""), np.str_("\ud800"), np.void(b"abc"), np.True_,
     ):  # fmt: skip
         assert same(value, returned(value))
