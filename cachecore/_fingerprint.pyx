@@ -11,7 +11,7 @@ another, so that what stands in a row is read in one way only:
     l t      a list, a tuple: count | items
     d        a dict: count | keys and values, in the order of the encoded keys
     s        a set or frozenset: count | items, in the order of their encodings
-    a        a NumPy array or scalar: dtype as text | dimensions | items
+    a        a NumPy array, or scalar that is no text: dtype as text | dimensions | items
     x        a torch tensor: dtype as text | dimensions | items
     c        a dataclass: its type's name | count | names and values of its fields
     e        a member of an enum: its type's name | its name | its value
@@ -60,6 +60,8 @@ cdef bytes MAGIC = b"cachecore.1"
 cdef uint64_t NAN_BITS = 0x7FF8000000000000
 cdef object ENUM = enum.Enum
 cdef object GENERIC = np.generic
+cdef object STR = np.str_
+cdef object BYTES = np.bytes_
 cdef object MEMMAP = np.memmap
 cdef tuple PLAIN = (
     str, int, float, bytes, bytearray, list, tuple, dict, set, frozenset, np.ndarray
@@ -68,6 +70,7 @@ cdef str SUBCLASS = "a subclass may mean more than its base; convert it"
 cdef object SHA3 = hashlib.sha3_256
 cdef object BLAKE2 = hashlib.blake2b
 cdef object BLAKE3 = None  # until it is asked for
+cdef dict COARSER = {"as": "fs", "fs": "ps", "ps": "ns", "ns": "us", "us": "ms", "ms": "s"}
 cdef dict kinds = {}  # dtype -> its _Kind
 
 # --- digests --------------------------------------------------------------------------------------
@@ -116,6 +119,12 @@ cdef object _packed(object dtype):
         return np.dtype({"names": list(dtype.names), "formats": formats})
     if dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16):
         raise ValueError("a long double has bytes that mean nothing")
+    if dtype.kind in "mM":  # to NumPy 1,000 ps are 1 ns, though 60 s are not 1 m
+        unit, count = np.datetime_data(dtype)
+        while unit in COARSER and count % 1000 == 0:
+            unit, count = COARSER[unit], count // 1000
+        if unit != "generic":
+            return np.dtype(f"<{dtype.kind}8[{count}{unit}]")
     return dtype.newbyteorder("<")
 
 
@@ -390,6 +399,7 @@ cdef class _Encoder:
         for key, value in items:
             pairs[self.kept(key)] = (key, value)
         if len(pairs) != len(items):  # two NaNs, say
+            self.frame = frame.outer
             raise ValueError(f"{self.place()}: two keys have the same encoding")
         self.tag(b"d")
         self.length(len(pairs))
@@ -434,16 +444,18 @@ cdef class _Encoder:
 
     cdef int other(self, object value) except -1:
         kind = type(value)
-        if isinstance(value, GENERIC):
+        if kind is STR or kind is BYTES:  # their dtypes are of no fixed width, if they are empty
+            return self.value(kind.__base__(value))
+        if issubclass(kind, GENERIC):
             array = np.asarray(value)
             if array.dtype.type is not kind:
                 raise self.refused(value, SUBCLASS)
             return self.array(value, array)
         if kind is MEMMAP:
             return self.array(value, value)
-        if isinstance(value, ENUM):
+        if issubclass(kind, ENUM):
             return self.member(value)
-        if isinstance(value, PLAIN):
+        if issubclass(kind, PLAIN):
             raise self.refused(value, SUBCLASS)
         if "__dataclass_fields__" in kind.__dict__:
             return self.record(value)

@@ -40,8 +40,9 @@ def fingerprint(
         None, list, tuple: A list is not a tuple.
         dict, set, frozenset: In any order; a set equals a frozenset.
         NumPy arrays, memmaps and scalars: dtype, shape and items; not byte order, strides, or gaps
-            between fields. A scalar equals an array of shape (). The bits of floats count as they
-            are: two NaNs may differ, which costs a miss, never a wrong hit.
+            between fields. A scalar equals an array of shape (), but np.str_ and np.bytes_ equal
+            str and bytes. The bits of floats count as they are: two NaNs may differ, which
+            costs a miss, never a wrong hit.
         torch tensors: The same; bfloat16 and the like included; not the device or requires_grad. A
             tensor is not an array, a Parameter is a tensor.
         dataclasses: The full name of the type, and names and values of all fields.

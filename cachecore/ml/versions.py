@@ -20,7 +20,7 @@ _SETTLED = 2_000_000_000  # ns; the coarsest clock that file systems take times 
 _MOVING = {"latest", "main", "master", "current", "head", "newest", "nightly"}
 _TIME = re.compile(
     r"1\d{9}(\d{3}){0,3}(\.\d*)?"  # Unix seconds, ms, us or ns since 2001
-    r"|(19|20)\d\d([-/._]?)(0[1-9]|1[0-2])\3(0[1-9]|[12]\d|3[01])"  # a date
+    r"|(19|20)\d\d(?P<sep>[-/._]?)(0[1-9]|1[0-2])(?P=sep)(0[1-9]|[12]\d|3[01])"  # a date
     r"([T _-]?([01]\d|2[0-3]):?[0-5]\d(:?[0-5]\d([.,]\d+)?)?)?( ?(Z|[+-]\d\d:?\d\d))?"
     r"|.*\b\d?\d:[0-5]\d:[0-5]\d\b.*"  # a time of day in any text
 )
