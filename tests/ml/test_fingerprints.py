@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import types
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from decimal import Decimal
 from pathlib import Path
@@ -124,6 +125,8 @@ SAME: list[tuple[Any, Any]] = [
     (np.zeros(3, np.intc), np.zeros(3, np.int32)),
     (np.zeros(3, "q"), np.zeros(3, "l")),
     (np.zeros(3), np.broadcast_to(np.float64(0), 3)),
+    (np.arange(3).astype("M8[2000000ps]"), np.arange(3).astype("M8[2us]")),
+    (np.timedelta64(5, "ns"), np.array(5, [("t", "m8[1000ps]")])["t"]),
     (Mode.FAST, Mode.QUICK),
     (Query("a"), Query(text="a", top=10)),
 ]
@@ -211,8 +214,8 @@ class Mapping(dict[str, int]):
 
 
 REFUSED: list[Any] = [
-    object(), 1j, Decimal(1), range(3), Query, Mode, len, iter([]), {}.keys(), ...,
-    Text("a"), Level, OrderedDict(a=1), defaultdict(int), Counter("a"), Pair(1, 2), Mapping(),
+    object(), 1j, Decimal(1), range(3), Query, Mode, Level, len, iter([]), {}.keys(), ...,
+    types.SimpleNamespace(a=1), Text("a"), OrderedDict(a=1), defaultdict(int), Counter("a"), Pair(1, 2), Mapping(),
     Heir("a"), Wide(1), Word("a"), Path("x"), np.dtype("f4"), np.array([None]), np.array([{}, 1]),
     np.zeros(1, [("a", "f4"), ("o", "O")]), np.ma.masked_array([1], [True]),
     np.zeros(1, [("a", "f4")]).view(np.recarray), np.longdouble(1), np.zeros(2, "G"),
