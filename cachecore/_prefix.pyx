@@ -45,14 +45,11 @@ cdef extern from "cc_prefixes.h":
 
     ctypedef struct cc_prefixes:
         uint8_t root[16]
-        uint32_t width
+        uint32_t width, tick
         uint64_t bytes, max_bytes
         cc_prefix *blocks
         uint32_t *leaves
         uint32_t leaf_count, used, live
-
-    enum:
-        CC_PREFIX_KEPT
 
     void cc_blake2b(uint8_t *digest, const void *data, size_t size) noexcept nogil
     void cc_blake2b_link(uint8_t *digest, const uint8_t *above, const void *data,
@@ -74,7 +71,7 @@ cdef extern from "cc_prefixes.h":
     void cc_prefixes_give_back(cc_prefixes *tree, uint32_t slot) noexcept nogil
     uint32_t cc_prefixes_frequency(const cc_prefixes *tree, uint32_t slot) noexcept nogil
     bint cc_prefixes_valid(const cc_prefixes *tree) noexcept nogil
-    unsigned cc_prefix_state(const cc_prefix *block) noexcept nogil
+    bint cc_prefix_kept(const cc_prefix *block) noexcept nogil
     const int32_t *cc_prefix_tokens(const cc_prefixes *tree, uint32_t slot) noexcept nogil
 
 cdef enum:
@@ -412,6 +409,7 @@ cdef class PrefixTree:
             return found
         parent = slots[found - 1] if found else CC_ROOT
         cc_prefixes_hash(&self.tree, data, count, &chain, hashes)
+        self.tree.tick += 1
         try:
             for at in range(found, count):
                 if not cc_prefixes_reserve(&self.tree):
@@ -446,7 +444,7 @@ cdef class PrefixTree:
             leaving = self.tree.blocks[slot].place
             value = self.values[slot]
             self.values[slot] = None
-            if spills and cc_prefix_state(&self.tree.blocks[slot]) != CC_PREFIX_KEPT:
+            if spills and not cc_prefix_kept(&self.tree.blocks[slot]):
                 key = PyBytes_FromStringAndSize(<const char *>self.tree.blocks[slot].above,
                                                 CC_DIGEST)
                 key += PyBytes_FromStringAndSize(

@@ -109,18 +109,21 @@ size_t cc_prefixes_walk(const cc_prefixes *tree, const int32_t *tokens, size_t c
 
 /* --- frequency and age --- */
 
+static void access(cc_prefixes *tree, cc_prefix *block)
+{
+    if (CC_UNLIKELY(++tree->accesses >= tree->next_epoch)) {
+        tree->epoch++;
+        tree->next_epoch = tree->accesses + (uint64_t)EPOCH * (tree->live + FIRST_ROOM);
+    }
+    block->use = cc_use_hit(block->use, tree->epoch) & ~CC_VISITED;
+    block->tick = tree->tick;
+}
+
 void cc_prefixes_hit(cc_prefixes *tree, const uint32_t *slots, size_t count)
 {
-    tree->tick += count;
-    if (CC_UNLIKELY(tree->tick >= tree->next_epoch)) {
-        tree->epoch++;
-        tree->next_epoch = tree->tick + (uint64_t)EPOCH * (tree->live + FIRST_ROOM);
-    }
-    for (size_t i = 0; i < count; i++) {
-        cc_prefix *block = &tree->blocks[slots[i]];
-        block->use = cc_use_hit(block->use, tree->epoch) & ~CC_VISITED;
-        block->tick = (uint32_t)tree->tick;
-    }
+    tree->tick++;
+    for (size_t i = 0; i < count; i++)
+        access(tree, &tree->blocks[slots[i]]);
 }
 
 uint32_t cc_prefixes_frequency(const cc_prefixes *tree, uint32_t slot)
@@ -131,7 +134,7 @@ uint32_t cc_prefixes_frequency(const cc_prefixes *tree, uint32_t slot)
 static uint64_t score(const cc_prefixes *tree, uint32_t slot)
 {
     return cc_prefixes_frequency(tree, slot)
-           * cc_age_weight((uint32_t)tree->tick - tree->blocks[slot].tick);
+           * cc_age_weight(tree->tick - tree->blocks[slot].tick);
 }
 
 /* --- leaves --- */
@@ -150,10 +153,14 @@ static void drop_leaf(cc_prefixes *tree, uint32_t slot)
     tree->blocks[slot].place = CC_ROOT;
 }
 
+static bool is_here(const cc_prefixes *tree, uint32_t slot)
+{
+    return slot < tree->used && cc_prefix_state(&tree->blocks[slot]) == CC_PREFIX_HERE;
+}
+
 static bool is_leaf(const cc_prefixes *tree, uint32_t slot)
 {
-    unsigned state = slot < tree->used ? cc_prefix_state(&tree->blocks[slot]) : CC_PREFIX_FREE;
-    return (state == CC_PREFIX_HERE || state == CC_PREFIX_KEPT) && tree->blocks[slot].children == 0;
+    return is_here(tree, slot) && tree->blocks[slot].children == 0;
 }
 
 uint32_t cc_prefixes_victim(cc_prefixes *tree, uint32_t spare)
@@ -205,11 +212,9 @@ bool cc_prefixes_reserve(cc_prefixes *tree)
         cc_index old = tree->index;
         if (!cc_index_alloc(&tree->index, 2 * old.entries + FIRST_ROOM))
             return false;
-        for (uint32_t slot = 0; slot < tree->used; slot++) {
-            unsigned state = cc_prefix_state(&tree->blocks[slot]);
-            if (state == CC_PREFIX_HERE || state == CC_PREFIX_KEPT)
+        for (uint32_t slot = 0; slot < tree->used; slot++)
+            if (is_here(tree, slot))
                 cc_index_add(&tree->index, tree->blocks[slot].hash, slot);
-        }
         cc_index_free(&old);
     }
     return true;
@@ -232,9 +237,9 @@ uint32_t cc_prefixes_add(cc_prefixes *tree, uint32_t parent, uint32_t hash, cons
     block->parent = parent;
     block->children = 0;
     block->size = size;
-    block->use = (uint32_t)(kept ? CC_PREFIX_KEPT : CC_PREFIX_HERE) << 24
+    block->use = (uint32_t)(CC_PREFIX_HERE | (kept ? CC_PREFIX_KEPT : 0)) << CC_PREFIX_STATE_SHIFT
                  | (tree->epoch & 0xFF) << CC_USE_EPOCH_SHIFT;
-    cc_prefixes_hit(tree, &slot, 1);
+    access(tree, block);
     if (parent != CC_ROOT && tree->blocks[parent].children++ == 0)
         drop_leaf(tree, parent);
     add_leaf(tree, slot);
@@ -255,7 +260,7 @@ void cc_prefixes_take(cc_prefixes *tree, uint32_t slot)
     tree->met[1] = block->parent;
     tree->live--;
     tree->bytes -= block->size;
-    block->use = (block->use & 0xFFFFFF) | (uint32_t)CC_PREFIX_LEFT << 24;
+    block->use ^= (uint32_t)(CC_PREFIX_HERE ^ CC_PREFIX_LEFT) << CC_PREFIX_STATE_SHIFT;
 }
 
 void cc_prefixes_give_back(cc_prefixes *tree, uint32_t slot)
@@ -274,10 +279,7 @@ static bool block_valid(const cc_prefixes *tree, uint32_t slot, uint32_t *childr
     const uint8_t *above = tree->root;
     uint8_t digest[CC_DIGEST];
     if (block->parent != CC_ROOT) {
-        if (block->parent >= tree->used)
-            return false;
-        unsigned state = cc_prefix_state(&tree->blocks[block->parent]);
-        if (state != CC_PREFIX_HERE && state != CC_PREFIX_KEPT)
+        if (!is_here(tree, block->parent))
             return false;
         above = tree->blocks[block->parent].digest;
         children[block->parent]++;
@@ -298,19 +300,15 @@ bool cc_prefixes_valid(const cc_prefixes *tree)
     uint64_t bytes = 0;
     bool valid = children != NULL && tree->bytes <= tree->max_bytes;
     for (uint32_t slot = 0; valid && slot < tree->used; slot++) {
-        unsigned state = cc_prefix_state(&tree->blocks[slot]);
-        if (state != CC_PREFIX_HERE && state != CC_PREFIX_KEPT)
+        if (!is_here(tree, slot))
             continue;
         valid = block_valid(tree, slot, children);
         live++;
         leaves += tree->blocks[slot].children == 0;
         bytes += tree->blocks[slot].size;
     }
-    for (uint32_t slot = 0; valid && slot < tree->used; slot++) {
-        unsigned state = cc_prefix_state(&tree->blocks[slot]);
-        if (state == CC_PREFIX_HERE || state == CC_PREFIX_KEPT)
-            valid = tree->blocks[slot].children == children[slot];
-    }
+    for (uint32_t slot = 0; valid && slot < tree->used; slot++)
+        valid = !is_here(tree, slot) || tree->blocks[slot].children == children[slot];
     free(children);
     return valid && live == tree->live && leaves == tree->leaf_count && bytes == tree->bytes
            && live == tree->index.entries;

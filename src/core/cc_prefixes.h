@@ -11,8 +11,7 @@
  * before it begins, so lines of the index are fetched ahead of it.
  *
  * Only leaves leave, so that a block is never here without those above it. The next to leave is the one
- * with the lowest frequency / ln(age + e)^3 (the score of cc_policy.h; ages in accesses to blocks)
- * among a few random leaves, the weakest of those seen before, and the block that the last one to leave
+ * with the lowest frequency / ln(age + e)^3 (the score of cc_policy.h; ages in look-ups and puts) among a few random leaves, the weakest of those seen before, and the block that the last one to leave
  * made a leaf: so an idle sequence goes from its end. Who walks to a block walks through those above it,
  * whose frequencies so count those of all blocks below.
  *
@@ -31,15 +30,17 @@ typedef struct {
     uint32_t parent;   /* the slot of the block above; CC_ROOT: this is a first block */
     uint32_t children; /* blocks right below */
     uint32_t place;    /* among the leaves; CC_ROOT: it is none. Links free slots and those that left. */
-    uint32_t use;      /* as in cc_policy.h; its state is one of those below */
-    uint32_t tick;     /* accesses at its last one, modulo 2^32 */
+    uint32_t use;      /* as in cc_policy.h, with a state of those below */
+    uint32_t tick;     /* the tree's, at the last access */
     uint64_t size;     /* bytes, of the budget */
 } cc_prefix;
 
 static_assert(sizeof(cc_prefix) == CC_LINE, "a step of a walk must cost one line, and its tokens");
 
 #define CC_ROOT UINT32_MAX
-enum { CC_PREFIX_FREE, CC_PREFIX_HERE, CC_PREFIX_KEPT /* here, and in a tier below */, CC_PREFIX_LEFT };
+/* States of a slot, and a flag beside them: the block is in a tier below, too. */
+enum { CC_PREFIX_FREE, CC_PREFIX_HERE, CC_PREFIX_LEFT, CC_PREFIX_KEPT = 4 };
+enum { CC_PREFIX_STATE_SHIFT = 24 };
 
 typedef struct {
     uint8_t root[CC_DIGEST]; /* the digest above the first blocks */
@@ -54,8 +55,8 @@ typedef struct {
     uint32_t room, used, free; /* slots: allocated, ever used, the first free one */
     uint32_t live;
     uint32_t epoch;  /* of frequencies, which halve with each */
-    uint64_t tick;   /* accesses to blocks so far */
-    uint64_t next_epoch;
+    uint32_t tick;   /* look-ups and puts so far, modulo 2^32: a sequence's blocks age as one */
+    uint64_t accesses, next_epoch; /* to blocks */
     uint32_t met[2]; /* the weakest leaf of those that stayed last time; the new leaf since then */
 } cc_prefixes;
 
@@ -74,13 +75,14 @@ void cc_prefixes_hash(const cc_prefixes *tree, const int32_t *tokens, size_t cou
 /* The slots of the first blocks of `count`: as many as are here, which is returned. No access. */
 size_t cc_prefixes_walk(const cc_prefixes *tree, const int32_t *tokens, size_t count, uint32_t *slots);
 
-/* Counts an access to each of these blocks. */
+/* A look-up: counts an access to each of these blocks. */
 void cc_prefixes_hit(cc_prefixes *tree, const uint32_t *slots, size_t count);
 
 /* Makes sure that one more block can be added without memory; false: none to be had. */
 bool cc_prefixes_reserve(cc_prefixes *tree);
 
-/* Adds a block that is not here, below `parent`, after cc_prefixes_reserve. */
+/* Adds a block that is not here, below `parent`, after cc_prefixes_reserve. The caller counts the put:
+   `tick`. */
 uint32_t cc_prefixes_add(cc_prefixes *tree, uint32_t parent, uint32_t hash, const int32_t *tokens,
                          uint64_t size, bool kept);
 
@@ -98,7 +100,12 @@ bool cc_prefixes_valid(const cc_prefixes *tree);
 
 CC_INLINE unsigned cc_prefix_state(const cc_prefix *block)
 {
-    return block->use >> 24;
+    return block->use >> CC_PREFIX_STATE_SHIFT & ~(unsigned)CC_PREFIX_KEPT;
+}
+
+CC_INLINE bool cc_prefix_kept(const cc_prefix *block)
+{
+    return block->use >> CC_PREFIX_STATE_SHIFT & CC_PREFIX_KEPT;
 }
 
 CC_INLINE const int32_t *cc_prefix_tokens(const cc_prefixes *tree, uint32_t slot)
