@@ -1,9 +1,8 @@
 # Types of _prefix.pyx; stubtest compares the two.
 
-from collections.abc import Buffer, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, Self, SupportsIndex, TypeAlias, final
 
-import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
@@ -11,9 +10,9 @@ class _Array(Protocol):
     def __array__(self) -> NDArray[Any]: ...
 
 _Tokens: TypeAlias = Sequence[SupportsIndex] | _Array
-_Block: TypeAlias = Any | tuple[Any, ...]
 
 def blake2b(data: Any) -> bytes: ...
+
 @final
 class Match:
     def __new__(cls, length: int, blocks: list[Any]) -> Self: ...
@@ -30,7 +29,7 @@ class PrefixTree:
     @property
     def max_bytes(self) -> int: ...
     @property
-    def bytes(self) -> int: ...
+    def nbytes(self) -> int: ...
     @property
     def lookups(self) -> int: ...
     @property

@@ -1,8 +1,8 @@
 """Blocks of attention state by token prefix: the tree of src/core/cc_prefixes.h and its values.
 
-The tree is read and changed without running any Python code; whatever runs some (conversions, copies
-of arrays, the release of values) comes before or after, when the tree is sound. That, and the GIL,
-is what makes it thread safe.
+The tree is read and changed without running any Python code. Whatever runs some (conversions,
+copies of arrays, the release of values) comes before or after, when the tree is sound. That, and
+the GIL, makes it thread safe.
 """
 
 cimport cython
@@ -14,7 +14,6 @@ from cpython.ref cimport Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
 from cachecore._arrays cimport bytes_of, holds_objects, is_array, snapshot
 
@@ -239,7 +238,7 @@ cdef class PrefixTree:
         return self.tree.max_bytes
 
     @property
-    def bytes(self):
+    def nbytes(self):
         """Bytes that the blocks take, their overhead included."""
         return self.tree.bytes
 
@@ -376,7 +375,7 @@ cdef class PrefixTree:
                                                   * (count + 1))
         cdef uint64_t *sizes = <uint64_t *>(slots + 2 * (count + 1))
         cdef uint64_t room = self.tree.max_bytes
-        cdef size_t at, found, until = first
+        cdef size_t found, until = first
         if slots == NULL:
             raise MemoryError(f"no memory to put {count} blocks")
         try:
@@ -477,7 +476,6 @@ cdef class PrefixTree:
 
     def _check(self):
         """Raises AssertionError when the structure is not sound."""
-        cdef uint32_t slot
         assert cc_prefixes_valid(&self.tree)
         assert self.inserts == self.tree.live + self.evictions + self.deletions
         held = sum(1 for value in self.values if value is not None)

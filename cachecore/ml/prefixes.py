@@ -109,13 +109,13 @@ class PrefixCache(PrefixTree):
     def stats(self) -> PrefixStats:
         """What was counted so far, as a PrefixStats."""
         return PrefixStats(
-            self.lookups, self.asked_tokens, self.matched_tokens, len(self), self.bytes,
+            self.lookups, self.asked_tokens, self.matched_tokens, len(self), self.nbytes,
             self.inserts, self.evictions, self.deletions, self.refused,
             self._spilled, self._returned, self._lost,
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"<PrefixCache of {len(self)} blocks of {self.block} tokens, {self.bytes} bytes>"
+        return f"<PrefixCache of {len(self)} blocks of {self.block} tokens, {self.nbytes} bytes>"
 
     # --- the tier below
 

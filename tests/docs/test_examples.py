@@ -27,10 +27,12 @@ PROMISES = {
     "shared_vectors.py": ["killed by SIGKILL", "Broken rows: 0."],
     "sqlite_tier.py": ["10 from SQLite, 0 computed"],
 }
+# Those that need PyTorch, which tests/ml/torch runs.
+WITH_TORCH = {"prefix_generation.py"}
 
 
 def test_every_example_is_here() -> None:
-    named = {command.partition(" ")[0] for command in PROMISES}
+    named = {command.partition(" ")[0] for command in PROMISES} | WITH_TORCH
     programs = [path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()]
     assert {path.name for path in programs} == named
 
@@ -61,7 +63,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.kill()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: str(path.name))
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.name))
 def test_code_of_a_page(
     page: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

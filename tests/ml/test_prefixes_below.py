@@ -99,7 +99,7 @@ def test_another_process_finds_them(tier: MmapTier) -> None:
     [{"model": "b"}, {"version": "b"}, {"salt": b"b"}, {"block": 2}, {"model": "", "version": "m"}],
 )
 def test_who_differs_finds_nothing(tier: MmapTier, settings: dict[str, Any]) -> None:
-    fill(PrefixCache(**{"block": BLOCK, "max_bytes": ROOM, "below": tier, "model": "m"}))
+    fill(cache_over(tier, model="m"))
     other = PrefixCache(
         **{"block": BLOCK, "max_bytes": ROOM, "below": tier, "model": "m", **settings}
     )
@@ -243,7 +243,7 @@ def test_long_prefixes_come_back_whole(count: int) -> None:
     room = PrefixCache(block=BLOCK, max_bytes="1MB")
     long = list(range(count * BLOCK))
     room.put(long, [state(at) for at in range(count)])
-    cache = PrefixCache(block=BLOCK, max_bytes=room.bytes, below=Counting())
+    cache = PrefixCache(block=BLOCK, max_bytes=room.nbytes, below=Counting())
     cache.put(long, [state(at) for at in range(count)])
     number = 100
     while cache.put(long, [], start=len(long)) > BLOCK:  # as much of it as is here

@@ -108,7 +108,7 @@ class Prefixes(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         self.cache.clear()
-        assert len(self.cache) == self.cache.bytes == 0
+        assert len(self.cache) == self.cache.nbytes == 0
 
     @invariant()
     def sound(self) -> None:
@@ -127,7 +127,7 @@ class Prefixes(RuleBasedStateMachine):
 
 
 class NothingIsLost(RuleBasedStateMachine):
-    """Over a tier without bounds whatever was once kept is found again, however little fits here."""
+    """Over a tier without bounds whatever was kept is found again, however little fits here."""
 
     @initialize(room=st.sampled_from([400, 1200, 3000]))
     def make(self, room: int) -> None:
@@ -145,7 +145,9 @@ class NothingIsLost(RuleBasedStateMachine):
     @rule(tokens=Prefixes.tokens)
     def match(self, tokens: Prefix) -> None:
         found = self.cache.match(tokens)
-        longest = max((len(prefix) for prefix in self.kept if tokens[: len(prefix)] == prefix), default=0)
+        longest = max(
+            (len(prefix) for prefix in self.kept if tokens[: len(prefix)] == prefix), default=0
+        )
         assert found.length == longest
         self.cache._check()
 
