@@ -109,7 +109,7 @@ size_t cc_prefixes_walk(const cc_prefixes *tree, const int32_t *tokens, size_t c
 
 /* --- frequency and age --- */
 
-static void access(cc_prefixes *tree, cc_prefix *block)
+static void count_access(cc_prefixes *tree, cc_prefix *block)
 {
     if (CC_UNLIKELY(++tree->accesses >= tree->next_epoch)) {
         tree->epoch++;
@@ -123,7 +123,7 @@ void cc_prefixes_hit(cc_prefixes *tree, const uint32_t *slots, size_t count)
 {
     tree->tick++;
     for (size_t i = 0; i < count; i++)
-        access(tree, &tree->blocks[slots[i]]);
+        count_access(tree, &tree->blocks[slots[i]]);
 }
 
 uint32_t cc_prefixes_frequency(const cc_prefixes *tree, uint32_t slot)
@@ -239,7 +239,7 @@ uint32_t cc_prefixes_add(cc_prefixes *tree, uint32_t parent, uint32_t hash, cons
     block->size = size;
     block->use = (uint32_t)(CC_PREFIX_HERE | (kept ? CC_PREFIX_KEPT : 0)) << CC_PREFIX_STATE_SHIFT
                  | (tree->epoch & 0xFF) << CC_USE_EPOCH_SHIFT;
-    access(tree, block);
+    count_access(tree, block);
     if (parent != CC_ROOT && tree->blocks[parent].children++ == 0)
         drop_leaf(tree, parent);
     add_leaf(tree, slot);
