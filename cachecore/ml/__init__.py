@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachecore.ml.attention import blocks_of_past, past_of_blocks
     from cachecore.ml.fingerprints import fingerprint
+    from cachecore.ml.prefixes import PrefixCache, PrefixStats
     from cachecore.ml.versions import model_version
 
 __all__ = [
+    "PrefixCache",
+    "PrefixStats",
+    "blocks_of_past",
     "fingerprint",
     "model_version",
+    "past_of_blocks",
 ]
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
+    "PrefixCache": "prefixes",
+    "PrefixStats": "prefixes",
+    "blocks_of_past": "attention",
     "fingerprint": "fingerprints",
     "model_version": "versions",
+    "past_of_blocks": "attention",
 }
 
 

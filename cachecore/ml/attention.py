@@ -1,0 +1,74 @@
+"""The attention state of transformers' models as blocks of a PrefixCache, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cachecore.settings import positive_int
+
+
+def blocks_of_past(past: Any, block: int, start: int = 0) -> list[npt.NDArray[Any]]:
+    """Cut `past_key_values` of one sequence into blocks for `PrefixCache.put`.
+
+    Args:
+        past: a `DynamicCache` of transformers, of layers that attend to all tokens and are alike,
+            and of a batch of 1; on any device.
+        block: tokens in a block; those of the last whole block are the last that are returned.
+        start: how many tokens to leave out at the beginning, a multiple of `block`.
+
+    Returns arrays of (layers, 2, heads, block, head dimension): keys and values. They are views of
+    one copy. Items of bfloat16, which NumPy does not have, are their 16 bits as int16.
+
+    Raises:
+        ValueError: `past` is of another kind, or `start` is no multiple of `block`.
+    """
+    import torch
+
+    positive_int(block, "block")
+    if start < 0 or start % block:
+        raise ValueError(f"start must be a multiple of {block}, not {start}")
+    if any(getattr(layer, "is_sliding", False) for layer in past.layers):
+        raise ValueError("past must not have layers that attend to a window only")
+    pairs = [(layer.keys, layer.values) for layer in past.layers]
+    shapes = {tuple(part.shape) for pair in pairs for part in pair}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 4 or shape[0] != 1:
+        raise ValueError("past must hold one sequence, in layers that are alike")
+    until = shape[2] // block * block
+    if until <= start:
+        return []
+    state = torch.stack([torch.cat(pair)[:, :, start:until] for pair in pairs]).detach().cpu()
+    if state.dtype == torch.bfloat16:
+        state = state.view(torch.int16)
+    layers, kinds, heads, tokens, width = state.shape
+    cut = state.view(layers, kinds, heads, tokens // block, block, width)
+    return list(np.moveaxis(cut.numpy(), 3, 0))
+
+
+def past_of_blocks(
+    blocks: Sequence[npt.NDArray[Any]], *, dtype: Any = None, device: Any = None
+) -> Any:
+    """Join blocks of `PrefixCache.match` to a `DynamicCache` that a model goes on from.
+
+    Args:
+        blocks: as `blocks_of_past` has cut them; none: an empty cache.
+        dtype: the model's; what was cut from bfloat16 needs it.
+        device: where to; None: where tensors of NumPy arrays lie, in main memory.
+
+    The state is copied: the model may append to it. Blocks stay as they are.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    past = DynamicCache()
+    if not blocks:
+        return past
+    state = torch.from_numpy(np.concatenate(blocks, axis=3))
+    if dtype == torch.bfloat16 and state.dtype == torch.int16:
+        state = state.view(torch.bfloat16)
+    for at, (keys, values) in enumerate(state.to(device=device, dtype=dtype)):
+        past.update(keys[None], values[None], at)
+    return past
