@@ -5,17 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachecore.ml.calibration import Calibration
     from cachecore.ml.fingerprints import fingerprint
+    from cachecore.ml.guards import word_guard
+    from cachecore.ml.semantic import SemanticCache
+    from cachecore.ml.semantic_parts import Hit, SemanticStats
+    from cachecore.ml.tokenizer import load_tokenizer, load_vocabulary
     from cachecore.ml.versions import model_version
 
 __all__ = [
+    "Calibration",
+    "Hit",
+    "SemanticCache",
+    "SemanticStats",
     "fingerprint",
+    "load_tokenizer",
+    "load_vocabulary",
     "model_version",
+    "word_guard",
 ]
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
+    "Calibration": "calibration",
+    "Hit": "semantic_parts",
+    "SemanticCache": "semantic",
+    "SemanticStats": "semantic_parts",
     "fingerprint": "fingerprints",
+    "load_tokenizer": "tokenizer",
+    "load_vocabulary": "tokenizer",
     "model_version": "versions",
+    "word_guard": "guards",
 }
 
 
