@@ -32,7 +32,8 @@ def test_a_similar_text_is_found_with_its_similarity(index: str) -> None:
     cache.set(ASKED, 1)
     hit = cache.get(ALIKE)
     assert hit is not None
-    assert hit == (1, pytest.approx(cosine(ALIKE, ASKED), abs=1e-6), ASKED, False, False)
+    assert hit.similarity == pytest.approx(cosine(ALIKE, ASKED), abs=1e-6)
+    assert (hit.value, hit.query, hit.exact, hit.computed) == (1, ASKED, False, False)
     assert ALIKE not in cache
     assert ASKED in cache
 
@@ -77,7 +78,8 @@ def test_an_overwrite_is_found_and_keeps_one_row(index: str) -> None:
 
 def test_values_may_be_anything_but_missing() -> None:
     cache = SemanticCache(trigrams, threshold=0.9, maxsize=10)
-    for value in (None, False, 0, "", [], np.zeros(3)):
+    values: list[Any] = [None, False, 0, "", [], np.zeros(3)]
+    for value in values:
         cache.set(ASKED, value)
         hits = [cache.get(ASKED), cache.get(ALIKE), cache.get_or_compute(ALIKE, _fails)]
         assert all(hit is not None and np.array_equal(hit.value, value) for hit in hits)

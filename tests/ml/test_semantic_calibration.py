@@ -92,7 +92,9 @@ def test_what_is_promised_is_what_the_sample_shows(
 
 
 def test_the_sample_must_support_the_rate() -> None:
-    with pytest.raises(ValueError, match="at least 299 pairs with different answers; pairs has 298"):
+    with pytest.raises(
+        ValueError, match="at least 299 pairs with different answers; pairs has 298"
+    ):
         calibrated([0.9], [0.1] * 298, 0.01, 0.95)
     chosen = calibrated([0.9], [0.1] * 299, 0.01, 0.95)
     assert chosen.false_hit_rate == 0

@@ -145,9 +145,7 @@ def unit(seed: int) -> NDArray[np.float32]:
         max_size=40,
     )
 )
-def test_an_index_is_a_dict_of_rows(
-    kind: type[Index], steps: list[tuple[str, str, int]]
-) -> None:
+def test_an_index_is_a_dict_of_rows(kind: type[Index], steps: list[tuple[str, str, int]]) -> None:
     index, rows = kind(8), dict[str, NDArray[np.float32]]()
     for what, key, seed in steps:
         if what == "put":

@@ -15,9 +15,9 @@ def trigrams(texts: Sequence[str]) -> NDArray[np.float64]:
     """One row for each text: how often each hashed trigram of it occurs."""
     rows = np.zeros((len(texts), DIM))
     for row, text in zip(rows, texts, strict=True):
-        text = f"  {text.lower()} "
-        for at in range(len(text) - 2):
-            row[zlib.crc32(text[at : at + 3].encode()) % DIM] += 1
+        padded = f"  {text.lower()} "
+        for at in range(len(padded) - 2):
+            row[zlib.crc32(padded[at : at + 3].encode()) % DIM] += 1
     return rows
 
 
