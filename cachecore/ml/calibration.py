@@ -111,7 +111,7 @@ def calibrated(
             f"no threshold keeps max_false_hit_rate={rate:g}: of {trials} pairs with different "
             f"answers more than {allowed} have the same embedding. A verifier may tell them apart"
         )
-    threshold = max(threshold, -1.0)
+    threshold = max(threshold, 0.0)
     return Calibration(
         threshold=threshold,
         false_hit_rate=sum(each >= threshold for each in different) / trials,

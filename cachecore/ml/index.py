@@ -2,8 +2,8 @@
 
 Both kinds keep one row for each key, a str. Similarity is the cosine, the product of unit vectors.
 Their user locks them. Steps are in such an order that what interrupts one (a signal, a finalizer
-that puts or drops a key of its own) leaves, at worst, a row whose key is gone: `nearest` may find
-it, and `forget` takes it out.
+that puts or drops a key of its own) costs, at worst, the hits of a key: a row is never another's.
+`nearest` may then find a key that is gone, and `forget` takes it out.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class ExactIndex(Index):
         place = self._places.get(key)
         if place is None:
             place = self._place()
-        self._rows[place] = row
         self._keys[place] = key
         self._places[key] = place
+        self._rows[place] = row  # last: a row that has no key would be in the way of others
 
     def _place(self) -> int:
         if self._free:
@@ -106,9 +106,10 @@ class ExactIndex(Index):
                 self._rows, self._scores = larger, scores
 
     def _clear(self, place: int) -> None:
-        self._rows[place] = 0
-        self._keys[place] = None
-        self._free.append(place)
+        if self._keys[place] is not None:
+            self._rows[place] = 0
+            self._keys[place] = None
+            self._free.append(place)
 
     def nearest(self, rows: Rows) -> list[Found | None]:
         count = len(self._keys)

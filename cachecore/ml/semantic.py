@@ -206,7 +206,7 @@ class SemanticCache:
         values = {text_of(query): value for query, value in dict(items).items()}
         if any(value is MISSING for value in values.values()):
             raise TypeError("value must not be MISSING, which means that there is none")
-        ttl = None if ttl is None else seconds(ttl, "ttl")
+        _check_ttl(ttl)
         if values:
             self._keep(values, self._rows(list(values)), ttl)
 
@@ -283,6 +283,7 @@ class SemanticCache:
         ttl: float | None,
     ) -> dict[str, Hit]:
         """Hits of texts that somebody computes now: this call, or another."""
+        _check_ttl(ttl)
 
         def fill(texts: list[str]) -> list[Any]:
             values = {text: self._cache.peek(text, MISSING) for text in texts}
@@ -363,3 +364,9 @@ class SemanticCache:
         rows = unit_rows(self._embed(list(texts)), texts, self.dim)
         self._dim = rows.shape[1]
         return rows
+
+
+def _check_ttl(ttl: float | None) -> None:
+    """Before anything is embedded or computed for it."""
+    if ttl is not None:
+        seconds(ttl, "ttl")

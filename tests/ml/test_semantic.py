@@ -166,6 +166,17 @@ def test_what_compute_raises_comes_out_and_nothing_is_set() -> None:
     assert cache.get_or_compute(ASKED, len).computed
 
 
+def test_a_bad_ttl_is_found_before_anything_is_computed() -> None:
+    embed = Embed()
+    cache = SemanticCache(embed, threshold=0.9, maxsize=10)
+    with pytest.raises(ValueError, match="ttl"):
+        cache.set(ASKED, 1, ttl=0)
+    assert embed.calls == []
+    with pytest.raises(ValueError, match="ttl"):
+        cache.get_or_compute(ASKED, _fails, ttl=-1)
+    assert len(cache) == 0
+
+
 NAN, INF = float("nan"), float("inf")
 
 

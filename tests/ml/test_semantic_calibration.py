@@ -78,14 +78,14 @@ def test_what_is_promised_is_what_the_sample_shows(
     same: list[float], different: list[float], rate: float
 ) -> None:
     chosen = calibrated(same, different, rate, 0.9)
-    assert -1 <= chosen.threshold <= 1
+    assert 0 <= chosen.threshold <= 1
     assert chosen.hit_rate == sum(each >= chosen.threshold for each in same) / len(same)
     false = sum(each >= chosen.threshold for each in different)
     assert chosen.false_hit_rate == false / len(different)
     assert chosen.false_hit_rate <= chosen.false_hit_bound <= rate
     assert chosen.pairs == len(same) + len(different)
     # No lower threshold gains a hit within the bound: one more false hit would exceed it.
-    if chosen.threshold > min(same):
+    if chosen.threshold > max(0, min(same)):
         lower = sorted(different, reverse=True)
         beyond = sum(each >= chosen.threshold - 2e-6 for each in lower)
         assert upper_bound(beyond, len(different), 0.9) > rate

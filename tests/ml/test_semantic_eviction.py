@@ -185,6 +185,33 @@ def test_room_is_used_again(kind: type[Index]) -> None:
     assert room <= 512
 
 
+def test_a_key_whose_put_was_interrupted_is_taken_out_when_found() -> None:
+    index = ExactIndex(8)
+
+    class Interrupted(dict[str, int]):
+        def __setitem__(self, key: str, place: int) -> None:
+            raise KeyboardInterrupt
+
+    places, index._places = index._places, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        index.put("a", unit(1))
+    index._places = places
+    index.put("b", -unit(1))
+    found = index.nearest(unit(1)[None])[0]
+    assert found is not None
+    assert (found.key, found.similarity) == ("a", 0)  # its row is empty yet
+    index.forget(found.key, found.place)
+    index.forget(found.key, found.place)
+    again = index.nearest(unit(1)[None])[0]
+    assert again is not None
+    assert again.key == "b"
+    for seed in range(2, 100):
+        index.put(str(seed), unit(seed))
+        found = index.nearest(unit(seed)[None])[0]
+        assert found is not None
+        assert found.key == str(seed)
+
+
 # --- threads, forks, finalizers
 
 
