@@ -33,7 +33,7 @@ def test_the_bound_is_that_of_clopper_and_pearson(
     assert upper_bound(hits, trials, confidence) == pytest.approx(bound, abs=1e-6)
 
 
-@given(st.integers(1, 3_000), st.floats(0, 1), st.floats(0.5, 0.999))
+@given(st.integers(1, 800), st.floats(0, 1), st.floats(0.5, 0.999))
 def test_the_bound_is_where_so_few_hits_become_unlikely(
     trials: int, part: float, confidence: float
 ) -> None:
