@@ -6,26 +6,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cachecore.ml.attention import blocks_of_past, past_of_blocks
+    from cachecore.ml.calibration import Calibration
     from cachecore.ml.fingerprints import fingerprint
+    from cachecore.ml.guards import word_guard
     from cachecore.ml.prefixes import PrefixCache, PrefixStats
+    from cachecore.ml.semantic import SemanticCache
+    from cachecore.ml.semantic_parts import Hit, SemanticStats
+    from cachecore.ml.tokenizer import load_tokenizer, load_vocabulary
     from cachecore.ml.versions import model_version
 
 __all__ = [
+    "Calibration",
+    "Hit",
     "PrefixCache",
     "PrefixStats",
+    "SemanticCache",
+    "SemanticStats",
     "blocks_of_past",
     "fingerprint",
+    "load_tokenizer",
+    "load_vocabulary",
     "model_version",
     "past_of_blocks",
+    "word_guard",
 ]
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
+    "Calibration": "calibration",
+    "Hit": "semantic_parts",
     "PrefixCache": "prefixes",
     "PrefixStats": "prefixes",
+    "SemanticCache": "semantic",
+    "SemanticStats": "semantic_parts",
     "blocks_of_past": "attention",
     "fingerprint": "fingerprints",
+    "load_tokenizer": "tokenizer",
+    "load_vocabulary": "tokenizer",
     "model_version": "versions",
     "past_of_blocks": "attention",
+    "word_guard": "guards",
 }
 
 
