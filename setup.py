@@ -42,6 +42,7 @@ MODULES = {
     "_backlog": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
     "_envelope": ["src/core/cc_sum.c"],
+    "_fingerprint": [],
     "_flight": [],
     "_load": [],
     "_memo": MEMO,

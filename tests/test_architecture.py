@@ -31,6 +31,8 @@ LAYERS = [
     {"_tiered", "codecs"},
     {"_writes"},
     {"tiers"},
+    {"_fingerprint"},
+    {"ml"},
     {"__init__"},
     {"plan"},
     {"cli"},
