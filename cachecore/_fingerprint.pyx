@@ -24,12 +24,12 @@ Small parts gather in a buffer. Large ones go to the digest from where they lie.
 
 cimport cython
 cimport numpy as cnp
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_READ, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 import dataclasses
@@ -50,7 +50,7 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow)
 
 cdef enum:
-    DIRECT = 1024  # bytes from which on a part is not copied to the buffer
+    DIRECT = 8192  # bytes from which on a part is not copied to the buffer
     FIRST_ROOM = 512  # bytes of a new buffer
     MOST_ROOM = 16384  # bytes that gather before the digest is given them
     MOST_DEPTH = 200  # of containers in one another
@@ -64,30 +64,34 @@ cdef object MEMMAP = np.memmap
 cdef tuple PLAIN = (
     str, int, float, bytes, bytearray, list, tuple, dict, set, frozenset, np.ndarray
 )
+cdef str SUBCLASS = "a subclass may mean more than its base; convert it"
 cdef object SHA3 = hashlib.sha3_256
 cdef object BLAKE2 = hashlib.blake2b
+cdef object BLAKE3 = None  # until it is asked for
 cdef dict kinds = {}  # dtype -> its _Kind
 
 # --- digests --------------------------------------------------------------------------------------
 
-cdef object _blake3():
-    try:
-        from blake3 import blake3
-    except ImportError:
-        raise ImportError(
-            'digest="blake3" needs a package: pip install "cachecore-ml[ml]"'
-        ) from None
-    return blake3
+cdef object loaded_blake3():
+    global BLAKE3
+    if BLAKE3 is None:
+        try:
+            from blake3 import blake3 as BLAKE3
+        except ImportError:
+            raise ImportError(
+                'digest="blake3" needs a package: pip install "cachecore-ml[ml]"'
+            ) from None
+    return BLAKE3
 
 
-cdef object new_digest(object name, object data):
+cpdef object new_digest(name, data):
     """A digest object of 32 bytes that has been fed `data`."""
     if name == "sha3_256":
         return SHA3(data)
     if name == "blake2b":
         return BLAKE2(data, digest_size=32)
     if name == "blake3":
-        return _blake3()(data)
+        return loaded_blake3()(data)
     raise ValueError(f'digest must be "sha3_256", "blake2b" or "blake3", not {name!r}')
 
 
@@ -174,9 +178,14 @@ cdef class _Encoder:
 
     # --- bytes ---
 
-    cdef int flush(self) except -1:
+    cdef bytes taken(self):
+        """What is in the buffer, which is empty then."""
         cdef bytes data = PyBytes_FromStringAndSize(<char *>self.buffer, self.size)
         self.size = 0
+        return data
+
+    cdef int flush(self) except -1:
+        data = self.taken()
         if self.digest is None:
             self.digest = new_digest(self.name, data)
         else:
@@ -257,9 +266,9 @@ cdef class _Encoder:
         cdef list steps = []
         while frame:
             if not frame.step:
-                steps.append(f"[{frame.index}]" if frame.index >= 0 else "{...}")
+                steps.append(f"[{frame.index}]" if frame.index >= 0 else "<item>")
             elif <object>frame.step is None:
-                steps.append("")
+                steps.append("<key>")
             else:
                 steps.append(_step(<object>frame.container, <object>frame.step))
             frame = frame.outer
@@ -270,7 +279,7 @@ cdef class _Encoder:
         name = kind.__qualname__
         if kind.__module__ != "builtins":
             name = f"{kind.__module__}.{name}"
-        return TypeError(f"{self.place()} is a {name}, which has no fingerprint: {why}")
+        return TypeError(f"{self.place()} is of type {name}, which has no fingerprint: {why}")
 
     # --- values ---
 
@@ -332,10 +341,13 @@ cdef class _Encoder:
 
     cdef int plain_buffer(self, object owner) except -1:
         cdef Py_buffer view
-        PyObject_GetBuffer(owner, &view, PyBUF_FORMAT | PyBUF_ND)
+        if type(owner) is memoryview:
+            if owner.ndim != 1 or owner.format not in ("B", "b", "c"):
+                raise self.refused(owner, "only one of plain bytes has; use np.asarray")
+            if not owner.c_contiguous:
+                owner = owner.tobytes()
+        PyObject_GetBuffer(owner, &view, PyBUF_SIMPLE)
         try:
-            if view.ndim != 1 or view.itemsize != 1 or view.format[0] not in b"Bbc":
-                raise self.refused(owner, "of a memoryview only plain bytes have")
             return self.framed(b"b", view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
@@ -374,10 +386,11 @@ cdef class _Encoder:
         cdef bytes encoded
         self.enter(&frame, mapping)
         frame.step = <PyObject *>None
-        for key, value in list(mapping.items()):
+        cdef list items = list(mapping.items())
+        for key, value in items:
             pairs[self.kept(key)] = (key, value)
-        if len(pairs) != len(mapping):  # two NaNs, say
-            raise ValueError(f"two keys of {self.place()} have the same encoding")
+        if len(pairs) != len(items):  # two NaNs, say
+            raise ValueError(f"{self.place()}: two keys have the same encoding")
         self.tag(b"d")
         self.length(len(pairs))
         for encoded in sorted(pairs):
@@ -405,9 +418,9 @@ cdef class _Encoder:
     cdef int array(self, object owner, cnp.ndarray array) except -1:
         cdef _Kind kind = kind_of(array.dtype)
         if kind is None:
-            raise self.refused(owner, f"nor has any array of {array.dtype}")
+            raise self.refused(owner, f"the bytes of {array.dtype} do not tell its items")
         if not (kind.same and cnp.PyArray_IS_C_CONTIGUOUS(array)):
-            array = np.ascontiguousarray(array.astype(kind.packed, order="C", copy=False))
+            array = array.astype(kind.packed, order="C", copy=False)
         self.framed(b"a", PyBytes_AS_STRING(kind.text), PyBytes_GET_SIZE(kind.text))
         return self.grid(owner.shape, cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
 
@@ -423,20 +436,21 @@ cdef class _Encoder:
         kind = type(value)
         if isinstance(value, GENERIC):
             array = np.asarray(value)
-            return self.array(array, array)
+            if array.dtype.type is not kind:
+                raise self.refused(value, SUBCLASS)
+            return self.array(value, array)
         if kind is MEMMAP:
             return self.array(value, value)
         if isinstance(value, ENUM):
             return self.member(value)
-        for plain in PLAIN:
-            if isinstance(value, plain):
-                raise self.refused(value, f"a subclass may mean more than its {plain.__name__}")
+        if isinstance(value, PLAIN):
+            raise self.refused(value, SUBCLASS)
         if "__dataclass_fields__" in kind.__dict__:
             return self.record(value)
         torch = sys.modules.get("torch")
         if torch is not None and kind in (torch.Tensor, torch.nn.Parameter):
             return self.tensor(value, torch)
-        raise self.refused(value, "turn it into plain values or arrays")
+        raise self.refused(value, "turn it into plain values, arrays or a dataclass")
 
     cdef int named(self, char tag, object kind) except -1:
         self.tag(tag)
@@ -485,24 +499,69 @@ cdef str _step(object container, object step):
     return f"[{type(step).__name__} key]"
 
 
-def encode(bint whole, digest, salt, domain, model, version, params, tuple inputs) -> bytes:
-    """The digest of all parts, 32 bytes; or, if `whole`, the bytes that it is the digest of."""
+# --- a fingerprint --------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc
+cdef class _Head:
+    """What most calls have in common, and its encoding."""
+
+    cdef object digest
+    cdef object salt
+    cdef object domain
+    cdef object model
+    cdef object version
+    cdef bytes text
+
+cdef _Head last = None
+
+
+cdef _Head head_of(check, digest, salt, domain, model, version):
+    """The head of a call; the last one is remembered. Its objects cannot change: see `check`."""
+    global last
+    cdef _Head head = last
+    cdef _Encoder encoder
+    if (
+        head is not None
+        and head.version is version
+        and head.model is model
+        and head.domain is domain
+        and head.salt is salt
+        and head.digest is digest
+    ):
+        return head
+    check(digest, salt, domain, model, version)
+    head = _Head()
+    head.digest, head.salt, head.domain, head.model = digest, salt, domain, model
+    head.version = version
+    encoder = _Encoder()
+    encoder.keeping = True
+    encoder.content(PyBytes_AS_STRING(MAGIC), PyBytes_GET_SIZE(MAGIC))
+    for part in (digest, salt, domain, model, version):
+        encoder.value(part)
+    head.text = encoder.taken()
+    last = head
+    return head
+
+
+def encode(check, bint whole, digest, salt, domain, model, version, params, tuple inputs) -> bytes:
+    """The digest of all parts, 32 bytes; or, if `whole`, the bytes that it is the digest of.
+
+    `check` is called with what digest ... version are, and raises unless these are texts, bytes or
+    numbers of exactly these types.
+    """
+    cdef _Head head = head_of(check, digest, salt, domain, model, version)
     cdef _Encoder encoder = _Encoder()
     encoder.name = digest
     encoder.keeping = whole
-    encoder.content(PyBytes_AS_STRING(MAGIC), PyBytes_GET_SIZE(MAGIC))
-    for encoder.root, value in (
-        ("digest", digest),
-        ("salt", salt),
-        ("domain", domain),
-        ("model", model),
-        ("version", version),
-        ("params", params),
-        ("inputs", inputs),
-    ):
-        encoder.value(value)
-    if whole or encoder.digest is None:
-        data = PyBytes_FromStringAndSize(<char *>encoder.buffer, encoder.size)
-        return data if whole else new_digest(digest, data).digest()
-    encoder.flush()
+    encoder.content(PyBytes_AS_STRING(head.text), PyBytes_GET_SIZE(head.text))
+    encoder.root = "params"
+    encoder.value(params)
+    encoder.root = "inputs"
+    encoder.items(b"t", inputs)
+    if whole:
+        return encoder.taken()
+    if encoder.digest is None:
+        return new_digest(digest, encoder.taken()).digest()
+    encoder.digest.update(encoder.taken())
     return encoder.digest.digest()
