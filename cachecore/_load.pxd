@@ -60,3 +60,8 @@ cdef class Level:
     cdef public dict refused          # what was no value of ours: counts by reason
     cdef uint64_t latencies[32]
     cdef int took(self, int64_t begin) except -1
+
+
+cdef bint is_over(Load load) noexcept
+cpdef tuple claim(dict flights, Load load, object keys)
+cpdef object land(dict flights, Load load, object keys)

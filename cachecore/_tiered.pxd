@@ -54,4 +54,3 @@ cdef class Tiered:
     cdef int64_t end(self, int64_t soft)
 
 
-cdef bint is_over(Load load) noexcept

@@ -6,8 +6,8 @@ from libc.stdint cimport INT64_MAX, int64_t
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
 from cachecore._envelope cimport Later, joined
 from cachecore._flight cimport current_era
-from cachecore._load cimport Level, Load, Tagged
-from cachecore._tiered cimport BELIEVED_MS, Tiered, is_over
+from cachecore._load cimport Level, Load, Tagged, is_over
+from cachecore._tiered cimport BELIEVED_MS, Tiered
 from cachecore.cc_tiered cimport cc_key_is_plain
 
 from cachecore.errors import TierError
