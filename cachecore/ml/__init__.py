@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachecore.ml.embeddings import EmbeddingCache, EmbeddingStats
     from cachecore.ml.fingerprints import fingerprint
     from cachecore.ml.versions import model_version
 
 __all__ = [
+    "EmbeddingCache",
+    "EmbeddingStats",
     "fingerprint",
     "model_version",
 ]
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
+    "EmbeddingCache": "embeddings",
+    "EmbeddingStats": "embeddings",
     "fingerprint": "fingerprints",
     "model_version": "versions",
 }
