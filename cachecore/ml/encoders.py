@@ -152,10 +152,7 @@ def _same(value: Any, default: Any) -> bool:
 
 def _version_of(model: Any) -> str:
     """A digest of the weights, and of how the modules are set up."""
-    setup = [
-        str(model),
-        getattr(model, "prompts", None),
-        getattr(model, "default_prompt_name", None),
-    ]
+    names = ("max_seq_length", "prompts", "default_prompt_name")
+    setup = [str(model), *(getattr(model, name, None) for name in names)]
     weights = model_version(model.state_dict())
     return fingerprint(setup, model="sentence-transformers", version=weights).hex()[:32]
