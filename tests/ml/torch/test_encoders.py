@@ -178,7 +178,6 @@ def test_the_version_is_of_weights_and_setup(model: Any) -> None:
 
 def test_tensors_of_an_encoder(model: Any) -> None:
     """An encoder of one's own may return tensors, also of a kind that NumPy does not know."""
-
     expected = model.encode(TEXTS)
 
     def embed(convert: Any) -> Any:
