@@ -48,6 +48,7 @@ MODULES = {
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],
     "_simulate": CORE,
+    "_texts": [],
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
     "_writes": [],

@@ -31,7 +31,7 @@ LAYERS = [
     {"_tiered", "codecs"},
     {"_writes"},
     {"tiers"},
-    {"_fingerprint"},
+    {"_fingerprint", "_texts"},
     {"ml"},
     {"__init__"},
     {"plan"},

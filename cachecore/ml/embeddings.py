@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachecore._core import Cache
+from cachecore._texts import all_texts
 from cachecore._vectors import VectorCache
 from cachecore.ml.below import row_dtype, rows_below
 from cachecore.ml.fingerprints import fingerprint
@@ -183,7 +184,7 @@ class EmbeddingCache:
     def _look(self, inputs: list[Any]) -> tuple[_Rows, list[Any], dict[Any, Any]]:
         """Rows, as far as they are in memory; the keys; and by key the inputs that are not."""
         keys = inputs
-        if self._tag is not None or not _PLAIN.issuperset(map(type, inputs)):
+        if self._tag is not None or not all_texts(inputs):
             keys = [self._key(value) for value in inputs]
         out = np.empty((len(keys), self.dim), self.dtype)
         found = self.cache.gather(keys, out)
@@ -212,7 +213,7 @@ class EmbeddingCache:
 
     def embed_one(self, value: Any) -> _Rows:
         """The row of one input: a read-only array of shape (dim,). Raises what `embed` does."""
-        key = self._key(value)
+        key = value if type(value) is str and self._tag is None else self._key(value)
         row = self.cache.get(key)
         return self._fetch({key: value})[key] if row is None else row
 
