@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from threading import Lock
+from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -63,12 +65,25 @@ class EmbeddingStats(NamedTuple):
 
 
 class _Counts:
-    """What several threads count."""
+    """What several threads count. A finaliser that runs amid a count may count itself."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = RLock()
         self.below = self.encoded = self.calls = 0
         self.seconds = 0.0
+        _every_counts.add(self)
+
+
+_every_counts: WeakSet[_Counts] = WeakSet()
+
+
+def _begin_anew() -> None:
+    """In a child process, whose parent may have held a lock in another thread."""
+    for counts in _every_counts:
+        counts.lock = RLock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class EmbeddingCache:

@@ -33,10 +33,14 @@ class CachedEncoder:
     A row depends on the batch it was computed in, in its last bits, and then it stays as it is.
     Wrap a model anew after it was trained further or set up otherwise.
 
+    Its attributes are the model's and cannot be set here.
+
     Attributes:
         model: the model itself.
         embeddings: the EmbeddingCache, of which `embed`, `precompute` and `stats` can be used too.
     """
+
+    __slots__ = ("_signatures", "_truncate_dim", "embeddings", "model")
 
     def __init__(self, cache: type[EmbeddingCache], model: Any, **settings: Any) -> None:
         self.model = model
@@ -53,7 +57,9 @@ class CachedEncoder:
         self.embeddings = cache(self._caller(model.encode, {}), **settings)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["model"], name)
+        if name in CachedEncoder.__slots__:  # before it is made, as by pickle
+            raise AttributeError(name)
+        return getattr(self.model, name)
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """The same as the model's."""

