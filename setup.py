@@ -50,6 +50,7 @@ MODULES = {
     "_payload": ["src/core/cc_sum.c"],
     "_prefix": ["src/core/cc_index.c", "src/core/cc_pages.c", *PREFIXES],
     "_simulate": CORE,
+    "_texts": [],
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
     "_writes": [],

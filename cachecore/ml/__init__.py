@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cachecore.ml.attention import blocks_of_past, past_of_blocks
     from cachecore.ml.calibration import Calibration
+    from cachecore.ml.embeddings import EmbeddingCache, EmbeddingStats
     from cachecore.ml.fingerprints import fingerprint
     from cachecore.ml.guards import word_guard
     from cachecore.ml.prefixes import PrefixCache, PrefixStats
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "EmbeddingCache",
+    "EmbeddingStats",
     "Hit",
     "PrefixCache",
     "PrefixStats",
@@ -33,6 +36,8 @@ __all__ = [
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
     "Calibration": "calibration",
+    "EmbeddingCache": "embeddings",
+    "EmbeddingStats": "embeddings",
     "Hit": "semantic_parts",
     "PrefixCache": "prefixes",
     "PrefixStats": "prefixes",
