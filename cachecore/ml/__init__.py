@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cachecore.ml.embeddings import EmbeddingCache, EmbeddingStats
     from cachecore.ml.fingerprints import fingerprint
+    from cachecore.ml.pipeline import Pipeline, Stage
+    from cachecore.ml.results import ResultCache
+    from cachecore.ml.savings import Savings
     from cachecore.ml.versions import model_version
 
 __all__ = [
     "EmbeddingCache",
     "EmbeddingStats",
+    "Pipeline",
+    "ResultCache",
+    "Savings",
+    "Stage",
     "fingerprint",
     "model_version",
 ]
@@ -19,6 +26,10 @@ __all__ = [
 _LATER = {
     "EmbeddingCache": "embeddings",
     "EmbeddingStats": "embeddings",
+    "Pipeline": "pipeline",
+    "ResultCache": "results",
+    "Savings": "savings",
+    "Stage": "pipeline",
     "fingerprint": "fingerprints",
     "model_version": "versions",
 }
