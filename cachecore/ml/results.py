@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
 
 _DOMAIN = "cachecore.ml.results"
+_OBJECT = np.dtype(object)
 _MOST_CALLS = 1_000  # kinds of calls that are remembered; the results of others are not found
 _MOST_EXACT = 4096  # bytes of an input that is its own key; of a longer one it is the fingerprint
 
@@ -223,17 +224,18 @@ class ResultCache:
 class _Kind(NamedTuple):
     """What a model returns for an input."""
 
-    dtype: np.dtype[Any] | None
-    """Of an array; None: an item of a list."""
+    listed: bool
+    """An item of a list; else a row of an array."""
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
     @property
     def plain(self) -> bool:
         """It is bytes of a fixed number."""
-        return self.dtype is not None and not self.dtype.hasobject
+        return not self.dtype.hasobject
 
     def __str__(self) -> str:
-        return "a list" if self.dtype is None else f"{self.dtype} rows of shape {self.shape}"
+        return "a list" if self.listed else f"{self.dtype} rows of shape {self.shape}"
 
 
 class _Call:
@@ -245,7 +247,7 @@ class _Call:
         self.number, self.prefix = number, number.to_bytes(8, "little")
         if dtype is not None:
             self.layout = np.dtype([("call", "<u8"), ("row", dtype, shape)])
-            self.flat = np.dtype((np.void, self.layout.itemsize))
+            self.flat: np.dtype[Any] = np.dtype((np.void, self.layout.itemsize))
         self._kinds: dict[str, _Kind] = {}  # one, which whoever is first sets in one step
 
     @property
@@ -285,19 +287,19 @@ class _Call:
             return np.ndarray((len(values), *kind.shape), kind.dtype, rows)
         if any(value is MISSING for value in values):
             return None
-        return values if kind.dtype is None else np.fromiter(values, kind.dtype, len(values))
+        return values if kind.listed else np.fromiter(values, kind.dtype, len(values))
 
     def packed(self, value: Any) -> Any:
-        """A result as it is written below: an array, or whether it is of one, and it."""
+        """A result as it is written below: an array, or whether it is of a list, and it."""
         kind = self._kinds["kind"]
-        return self.joined([value])[0, ...] if kind.plain else [kind.dtype is not None, value]
+        return self.joined([value])[0, ...] if kind.plain else [kind.listed, value]
 
     def unpacked(self, value: Any) -> Any:
         """The same back; MISSING if it is of another kind than the model's."""
         if type(value) is list and len(value) == 2:
-            kind, value = _Kind(np.dtype(object) if value[0] else None, ()), value[1]
+            kind, value = _Kind(bool(value[0]), _OBJECT, ()), value[1]
         elif isinstance(value, np.ndarray):
-            kind, value = _Kind(value.dtype, value.shape), value.tobytes()
+            kind, value = _Kind(False, value.dtype, value.shape), value.tobytes()
         else:
             return MISSING
         return value if self._kinds.setdefault("kind", kind) == kind else MISSING
@@ -328,7 +330,7 @@ def _filled(keys: list[bytes], values: list[Any], found: dict[bytes, Any]) -> li
 def _checked(results: Any, n: int, model: str) -> tuple[Any, _Kind]:
     """What a model returned for n inputs, and its kind."""
     if isinstance(results, list):
-        kind = _Kind(None, ())
+        kind = _Kind(True, _OBJECT, ())
         arrays = [result for result in results if isinstance(result, np.ndarray)]
         if n > 1 and len(arrays) == n and all(a.ndim and len(a) == n for a in arrays):
             raise TypeError(
@@ -337,7 +339,7 @@ def _checked(results: Any, n: int, model: str) -> tuple[Any, _Kind]:
             )
     elif hasattr(results, "__array__"):
         results = np.asarray(results)
-        kind = _Kind(results.dtype, results.shape[1:])
+        kind = _Kind(False, results.dtype, results.shape[1:])
         if results.ndim == 0 or (results.dtype.hasobject and results.ndim > 1):
             raise TypeError(
                 f"{model} must return one row for each input, of numbers or one object, "
