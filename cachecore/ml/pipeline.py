@@ -12,6 +12,7 @@ from cachecore.ml.checks import refuse_nan
 from cachecore.ml.computed import Computed, Steps, in_thread, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
+from cachecore.ml.versions import check_version
 from cachecore.sentinel import MISSING
 from cachecore.settings import sequence_of
 
@@ -197,6 +198,7 @@ def _stage(stage: Any) -> Stage:
         raise TypeError(f"the function of stage {stage.name!r} must be callable, not {kind}")
     if inspect.iscoroutinefunction(stage.function):
         raise TypeError(f"the function of stage {stage.name!r} must not be a coroutine function")
+    check_version(stage.version, stacklevel=4)
     return stage
 
 

@@ -16,6 +16,7 @@ from cachecore.ml.checks import refuse_nan, refuse_stochastic
 from cachecore.ml.computed import Computed, Steps, arun, in_thread, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
+from cachecore.ml.versions import check_version
 from cachecore.sentinel import MISSING
 from cachecore.stats import CacheStats
 
@@ -76,7 +77,8 @@ class ResultCache:
         self._fingerprint = partial(
             fingerprint, model=model, version=version, domain=_DOMAIN, salt=salt
         )
-        self._fingerprint()  # refuses bad arguments, and warns of bad versions, here
+        check_version(version, stacklevel=3)
+        self._fingerprint()  # refuses bad arguments here
         self._owner = getattr(self._predict, "__self__", self._predict)
         self._awaits = any(
             inspect.iscoroutinefunction(each)
@@ -329,6 +331,8 @@ def _filled(keys: list[bytes], values: list[Any], found: dict[bytes, Any]) -> li
 
 def _checked(results: Any, n: int, model: str) -> tuple[Any, _Kind]:
     """What a model returned for n inputs, and its kind."""
+    if hasattr(results, "detach"):  # a torch tensor, maybe with a gradient, maybe elsewhere
+        results = results.detach().cpu().numpy()
     if isinstance(results, list):
         kind = _Kind(True, _OBJECT, ())
         arrays = [result for result in results if isinstance(result, np.ndarray)]
