@@ -14,7 +14,6 @@ from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
 from cachecore.ml.versions import check_version
 from cachecore.sentinel import MISSING
-from cachecore.settings import sequence_of
 
 if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
@@ -148,7 +147,9 @@ class Pipeline:
             TypeError: of an input, there is no fingerprint.
         """
         stages = self._stages  # of one moment, whatever is replaced meanwhile
-        inputs = list(sequence_of(xs))
+        if isinstance(xs, (str, bytes)) or not hasattr(type(xs), "__iter__"):
+            raise TypeError(f"xs must be an iterable of inputs, not {type(xs).__name__}")
+        inputs = list(xs)
         prints = [self._fingerprint(x) for x in inputs]
         results = _results(stages, dict(zip(prints, inputs, strict=True)))
         for running in stages:
@@ -158,7 +159,8 @@ class Pipeline:
     def replace(self, name: str, function: Callable[[Any], Any], *, version: str | int) -> None:
         """Put a new version of a stage in its place; runs that have begun end with the old one.
 
-        Results of the old version remain until they are evicted: going back to it finds them.
+        Results of the old version remain until they are evicted: going back to it finds them. From
+        one thread at a time.
 
         Raises:
             KeyError: there is no such stage.

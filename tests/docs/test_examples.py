@@ -18,6 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "examples"
 PROMISES = {
     "cluster.py": ["node 3 is killed", "Old values: 0. Writes that were forgotten: 0."],
+    "fraud_scoring.py --requests 100": ["Old scores served: 0.", "Wrong answers: 0."],
     "outage.py --seconds 3": [
         "errors: 0.",
         "older than a write before: 0.",
@@ -61,7 +62,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.kill()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: str(path.name))
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.name))
 def test_code_of_a_page(
     page: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from cachecore.ml import ResultCache
 from ml.models import Array, Weighted, table
 from support import Clock
 
-LAYOUTS = {
+LAYOUTS: dict[str, Any] = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
     "strided": lambda rows: np.repeat(rows, 2, axis=1)[:, ::2],
@@ -34,7 +34,8 @@ REQUESTS = st.lists(
 
 
 def cached(predict: Any, **options: Any) -> ResultCache:
-    return ResultCache(predict, **{"model": "model", "version": "1", "maxsize": 10_000} | options)
+    given: dict[str, Any] = {"model": "model", "version": "1", "maxsize": 10_000}
+    return ResultCache(predict, **given | options)
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,7 +208,7 @@ def test_what_took_long_stays() -> None:
 
     def predict(rows: Array, slow: bool = False) -> Array:
         time.sleep(0.1 * slow)
-        return rows.sum(axis=1)
+        return np.asarray(rows.sum(axis=1))
 
     cache = cached(predict, maxsize=100)
     cache.predict(table(10), slow=True)

@@ -25,7 +25,7 @@ def below() -> Iterator[TieredCache]:
 
 
 def over(below: TieredCache, predict: Any, **options: Any) -> ResultCache:
-    given = {"model": "model", "version": "1", "maxsize": 10_000, "below": below}
+    given: dict[str, Any] = {"model": "model", "version": "1", "maxsize": 10_000, "below": below}
     return ResultCache(predict, **given | options)
 
 

@@ -14,7 +14,8 @@ from ml.models import Array, Weighted, table
 
 
 def cached(predict: Any, **options: Any) -> ResultCache:
-    return ResultCache(predict, **{"model": "model", "version": "1", "maxsize": 10_000} | options)
+    given: dict[str, Any] = {"model": "model", "version": "1", "maxsize": 10_000}
+    return ResultCache(predict, **given | options)
 
 
 def broken(rows: Array) -> Array:

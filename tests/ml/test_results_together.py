@@ -18,7 +18,8 @@ from tiers.children import in_child
 
 
 def cached(predict: Any, **options: Any) -> ResultCache:
-    return ResultCache(predict, **{"model": "model", "version": "1", "maxsize": 10_000} | options)
+    given: dict[str, Any] = {"model": "model", "version": "1", "maxsize": 10_000}
+    return ResultCache(predict, **given | options)
 
 
 def batches(seed: int, count: int) -> list[list[int]]:
@@ -59,7 +60,7 @@ def test_who_waits_gets_the_error_too() -> None:
             entered.set()
             gate.wait(30)
             raise ConnectionError("the device is gone")
-        return rows.sum(axis=1)
+        return np.asarray(rows.sum(axis=1))
 
     cache = cached(predict)
     with ThreadPoolExecutor(2) as pool:
@@ -122,7 +123,7 @@ def test_a_fork_while_a_thread_computes() -> None:
         if threading.current_thread() is not threading.main_thread():
             entered.set()
             gate.wait(30)
-        return rows.sum(axis=1)
+        return np.asarray(rows.sum(axis=1))
 
     cache = cached(predict)
     with ThreadPoolExecutor(1) as pool:
