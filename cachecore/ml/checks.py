@@ -46,8 +46,8 @@ def refuse_nan(results: Any, who: str) -> None:
         return
     if any(flags):
         raise ValueError(
-            f"{who} returned NaN for {sum(flags)} of {len(flags)} inputs, the first at "
-            f"{flags.index(True)}; nothing was cached"
+            f"{who} returned NaN for {sum(flags)} of the {len(flags)} inputs it was given, "
+            f"the first at {flags.index(True)}; nothing was cached"
         )
 
 

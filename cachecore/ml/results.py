@@ -162,14 +162,14 @@ class ResultCache:
     # --- keys
 
     def _batch(self, inputs: Any, params: dict[str, Any]) -> _Batch:
-        if not isinstance(inputs, np.ndarray):
+        if not isinstance(inputs, np.ndarray) or isinstance(inputs, np.ma.MaskedArray):
             if not isinstance(inputs, (list, tuple)):
                 kind = type(inputs).__name__
                 raise TypeError(f"inputs must be an array or a list of inputs, not {kind}")
         elif inputs.ndim == 0:
             raise ValueError("inputs must be an array of rows, not of no dimension")
         elif not inputs.dtype.hasobject:
-            call = self._call(inputs.dtype.newbyteorder("="), inputs.shape[1:], params)
+            call = self._call(_native(inputs.dtype), inputs.shape[1:], params)
             rows = np.empty(len(inputs), call.layout)
             rows["call"], rows["row"] = call.number, inputs
             if call.layout.itemsize <= _MOST_EXACT:
@@ -177,12 +177,12 @@ class ResultCache:
             else:
                 keys = [self._key(call, row) for row in rows["row"]]
             return _Batch(call, params, keys, rows["row"])
-        call = self._call(None, (), params)
+        call = self._call(_OBJECT, (), params)
         items = list(inputs)
         keys = [self._key(call, item) for item in items]
         return _Batch(call, params, keys, inputs if isinstance(inputs, np.ndarray) else items)
 
-    def _call(self, dtype: Any, shape: tuple[int, ...], params: dict[str, Any]) -> _Call:
+    def _call(self, dtype: np.dtype[Any], shape: tuple[int, ...], params: dict[str, Any]) -> _Call:
         settings = b""
         if params:
             if not self._allow_stochastic:
@@ -223,6 +223,15 @@ class ResultCache:
         return call if self._awaits else in_thread(call)
 
 
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """A dtype in the machine's byte order; without padding, whose bytes are those of nobody."""
+    if dtype.names:
+        from numpy.lib.recfunctions import repack_fields
+
+        dtype = repack_fields(dtype, recurse=True)
+    return dtype.newbyteorder("=")
+
+
 class _Kind(NamedTuple):
     """What a model returns for an input."""
 
@@ -245,9 +254,9 @@ class _Call:
 
     __slots__ = ("_kinds", "flat", "layout", "number", "prefix")
 
-    def __init__(self, number: int, dtype: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self.number, self.prefix = number, number.to_bytes(8, "little")
-        if dtype is not None:
+        if not dtype.hasobject:
             self.layout = np.dtype([("call", "<u8"), ("row", dtype, shape)])
             self.flat: np.dtype[Any] = np.dtype((np.void, self.layout.itemsize))
         self._kinds: dict[str, _Kind] = {}  # one, which whoever is first sets in one step
@@ -341,7 +350,7 @@ def _checked(results: Any, n: int, model: str) -> tuple[Any, _Kind]:
                 f"{model} must return one array for all inputs: a list of {n} arrays of {n} rows "
                 "could be one for each output as well"
             )
-    elif hasattr(results, "__array__"):
+    elif hasattr(results, "__array__") and not isinstance(results, np.ma.MaskedArray):
         results = np.asarray(results)
         kind = _Kind(False, results.dtype, results.shape[1:])
         if results.ndim == 0 or (results.dtype.hasobject and results.ndim > 1):

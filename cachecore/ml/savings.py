@@ -56,7 +56,8 @@ class Ledger:
             seconds, recent = self.seconds, list(self._recent)
         requests, rows, calls, computed = counts
         fixed, per_row = _fit(recent)
-        saved = max(0.0, fixed * (requests - calls)) + per_row * (rows - computed)
+        # A request that failed was not noted, what it had computed before was.
+        saved = fixed * max(0, requests - calls) + per_row * max(0, rows - computed)
         return SavingsLine(
             self.name, str(self.version), *counts, seconds, saved, _money(saved, per_second)
         )

@@ -134,6 +134,22 @@ def test_what_distinguishes_inputs() -> None:
     assert len(asked) == len(inputs) + len(params), "an array of objects is a list of them"
 
 
+def test_padding_is_no_part_of_a_row() -> None:
+    asked: list[int] = []
+
+    def total(records: Array) -> Array:
+        asked.append(len(records))
+        return np.asarray(records["count"] + records["sum"])
+
+    dtype = np.dtype([("count", "i1"), ("sum", "f8")], align=True)
+    cache = cached(total)
+    for garbage in (b"\0", b"\x55", b"\xff"):
+        records = np.frombuffer(garbage * 4 * dtype.itemsize, dtype).copy()
+        records["count"], records["sum"] = [1, 2, 3, 1], 0.5
+        assert cache.predict(records).tolist() == [1.5, 2.5, 3.5, 1.5]
+    assert asked == [3]
+
+
 def test_rows_longer_than_a_key() -> None:
     model = Weighted()
     cache = cached(model)

@@ -40,17 +40,18 @@ FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
     "raises": (broken, ConnectionError, "the device is gone"),
     "too few": (lambda rows: rows[1:, 0], ValueError, "5 rows for 5 inputs, not 4"),
     "too many": (lambda rows: [0] * 6, ValueError, "5 rows for 5 inputs, not 6"),
-    "NaN": (with_nan, ValueError, "NaN for 1 of 5 inputs, the first at 2"),
-    "NaN in a row": (lambda r: with_nan(r)[:, None] * [1, 1], ValueError, "1 of 5.*first at 2"),
+    "NaN": (with_nan, ValueError, "NaN for 1 of the 5 inputs it was given, the first at 2"),
+    "NaN in a row": (lambda r: with_nan(r)[:, None] * [1, 1], ValueError, "1 of the 5.*first at 2"),
     "NaN in a field": (
         lambda r: np.array([(1, x) for x in with_nan(r)], "i4,f8"), ValueError, "the first at 2",
     ),
-    "NaN in a list": (lambda r: list(with_nan(r)), ValueError, "1 of 5 inputs, the first at 2"),
+    "NaN in a list": (lambda r: list(with_nan(r)), ValueError, "1 of the 5 inputs.*first at 2"),
     "complex NaN": (lambda r: with_nan(r) * 1j, ValueError, "the first at 2"),
     "a number": (lambda rows: np.float64(1), TypeError, "one row for each input"),
     "None": (lambda rows: None, TypeError, "array or a list, not NoneType"),
     "a tuple": (lambda r: (r[:, 0],) * 5, TypeError, "array or a list, not tuple"),
     "a dict": (lambda r: {"mean": r[:, 0]}, TypeError, "array or a list, not dict"),
+    "masked": (lambda r: np.ma.masked_array(r[:, 0]), TypeError, "not MaskedArray"),
     "objects": (lambda r: r.astype(object), TypeError, "of numbers or one object"),
     "squares": (lambda r: list(np.ones((5, 5))), TypeError, "one for each output"),
 }  # fmt: skip
@@ -139,7 +140,12 @@ def test_a_model_in_training_mode_is_refused() -> None:
     assert len(cache) == 2
 
 
-@pytest.mark.parametrize("inputs", ["text", b"bytes", {"a": 1}, 5, None, iter([1])], ids=str)
+MASKED = np.ma.masked_array(table(2), mask=True)
+
+
+@pytest.mark.parametrize(
+    "inputs", [MASKED, "text", b"bytes", {"a": 1}, 5, None, iter([1])], ids=str
+)
 def test_inputs_of_unknown_kinds(inputs: Any) -> None:
     with pytest.raises(TypeError, match="inputs must be an array or a list of inputs, not"):
         cached(constant).predict(inputs)
