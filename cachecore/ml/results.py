@@ -200,7 +200,7 @@ class ResultCache:
     # --- what is new
 
     def _steps(self, batch: _Batch, mine: list[bytes]) -> Steps:
-        places = dict(zip(reversed(batch.keys), reversed(range(len(batch.keys))), strict=True))
+        places = {key: at for at, key in enumerate(batch.keys)}
 
         def names(keys: Sequence[bytes]) -> list[bytes]:
             named = partial(self._fingerprint, params=batch.params or None)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from cachecore.ml import ResultCache
+from cachecore.ml.computed import Computed, Steps, run
+from cachecore.ml.savings import Ledger
 from ml.models import Array, Weighted, table
 from support import yield_to_others
 from tiers.children import in_child
@@ -133,3 +135,22 @@ def test_a_fork_while_a_thread_computes() -> None:
         assert in_child(lambda: cache.predict(table(4)).tolist() == expected) == 0
         gate.set()
         assert future.result(30).tolist() == expected[:3]
+
+
+def test_a_fork_while_a_thread_counts() -> None:
+    ledger = Ledger("model", "1")
+    with ledger._lock:
+        assert in_child(lambda: ledger.asked(1) is None and ledger.rows == 1) == 0
+
+
+def test_what_came_between_the_look_up_and_the_claim() -> None:
+    computed = Computed(10, None, None, None, None, Ledger("model", "1"))
+    computed.cache[b"here"] = 1
+
+    def compute(keys: list[bytes]) -> Steps:
+        assert keys == [b"new"]
+        results = yield list, list, ([2],)
+        return results, 0.0
+
+    assert run(computed.steps([b"here", b"new"], list, compute)) == [1, 2]
+    assert computed.cache[b"new"] == 2
