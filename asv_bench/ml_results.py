@@ -41,7 +41,7 @@ def rows(effort: Effort) -> list[Line]:
 
 
 def hits(effort: Effort) -> list[Line]:
-    """`predict` of 100 rows of 30 float64, all of them known: how many times as long others take."""
+    """`predict` of 100 rows of 30 float64, all known: how many times as long others take."""
     model, pool = trained()
     cache, samples = _filled(model, pool), Samples()
     batches = [np.ascontiguousarray(pool[at : at + ROWS]) for at in range(0, POOL, ROWS)]
