@@ -189,8 +189,8 @@ def test_a_cache_below_loads_nothing() -> None:
 
 
 def test_a_version_that_is_none_draws_a_warning_once() -> None:
-    with pytest.warns(UserWarning, match="latest"):
-        cache = cached(constant, model="of a moving version", version="latest")
+    with pytest.warns(UserWarning, match="Nightly"):
+        cache = cached(constant, model="of a moving version", version="Nightly")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cache.predict(table(3), scale=2)
