@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from cachecore.ml.embeddings import EmbeddingCache, EmbeddingStats
     from cachecore.ml.fingerprints import fingerprint
     from cachecore.ml.guards import word_guard
+    from cachecore.ml.pipeline import Pipeline, Stage
     from cachecore.ml.prefixes import PrefixCache, PrefixStats
+    from cachecore.ml.results import ResultCache
+    from cachecore.ml.savings import Savings
     from cachecore.ml.semantic import SemanticCache
     from cachecore.ml.semantic_parts import Hit, SemanticStats
     from cachecore.ml.tokenizer import load_tokenizer, load_vocabulary
@@ -21,10 +24,14 @@ __all__ = [
     "EmbeddingCache",
     "EmbeddingStats",
     "Hit",
+    "Pipeline",
     "PrefixCache",
     "PrefixStats",
+    "ResultCache",
+    "Savings",
     "SemanticCache",
     "SemanticStats",
+    "Stage",
     "blocks_of_past",
     "fingerprint",
     "load_tokenizer",
@@ -39,10 +46,14 @@ _LATER = {
     "EmbeddingCache": "embeddings",
     "EmbeddingStats": "embeddings",
     "Hit": "semantic_parts",
+    "Pipeline": "pipeline",
     "PrefixCache": "prefixes",
     "PrefixStats": "prefixes",
+    "ResultCache": "results",
+    "Savings": "savings",
     "SemanticCache": "semantic",
     "SemanticStats": "semantic_parts",
+    "Stage": "pipeline",
     "blocks_of_past": "attention",
     "fingerprint": "fingerprints",
     "load_tokenizer": "tokenizer",

@@ -18,6 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = DOCS / "examples"
 PROMISES = {
     "cluster.py": ["node 3 is killed", "Old values: 0. Writes that were forgotten: 0."],
+    "fraud_scoring.py --requests 100": ["Old scores served: 0.", "Wrong answers: 0."],
     "outage.py --seconds 3": [
         "errors: 0.",
         "older than a write before: 0.",
