@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cachecore.ml.semantic_parts import Hit, SemanticStats
     from cachecore.ml.tokenizer import load_tokenizer, load_vocabulary
     from cachecore.ml.versions import model_version
+    from cachecore.ml.weights import WeightStats, WeightStore
 
 __all__ = [
     "Calibration",
@@ -32,6 +33,8 @@ __all__ = [
     "SemanticCache",
     "SemanticStats",
     "Stage",
+    "WeightStats",
+    "WeightStore",
     "blocks_of_past",
     "fingerprint",
     "load_tokenizer",
@@ -54,6 +57,8 @@ _LATER = {
     "SemanticCache": "semantic",
     "SemanticStats": "semantic_parts",
     "Stage": "pipeline",
+    "WeightStats": "weights",
+    "WeightStore": "weights",
     "blocks_of_past": "attention",
     "fingerprint": "fingerprints",
     "load_tokenizer": "tokenizer",
