@@ -49,6 +49,7 @@ MODULES = {
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],
     "_prefix": ["src/core/cc_index.c", "src/core/cc_pages.c", *PREFIXES],
+    "_safetensors": [],
     "_simulate": CORE,
     "_texts": [],
     "_tiered": [*CORE, *TABLE, *TIERED],

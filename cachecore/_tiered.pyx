@@ -18,7 +18,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
-from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, claim, is_over, land
+from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, claim, land
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds

@@ -31,7 +31,7 @@ LAYERS = [
     {"_tiered", "codecs"},
     {"_writes"},
     {"tiers"},
-    {"_fingerprint", "_prefix"},
+    {"_fingerprint", "_prefix", "_texts"},
     {"ml"},
     {"__init__"},
     {"plan"},

@@ -28,14 +28,14 @@ PROMISES = {
     "shared_vectors.py": ["killed by SIGKILL", "Broken rows: 0."],
     "sqlite_tier.py": ["10 from SQLite, 0 computed"],
 }
-# Those that need PyTorch, which tests/ml/torch runs.
-WITH_TORCH = {"prefix_generation.py"}
+
+WITH_MODELS = {"prefix_generation.py", "semantic_search.py"}  # tests/ml/torch runs them
 
 
 def test_every_example_is_here() -> None:
-    named = {command.partition(" ")[0] for command in PROMISES} | WITH_TORCH
+    named = {command.partition(" ")[0] for command in PROMISES}
     programs = [path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text()]
-    assert {path.name for path in programs} == named | NEED_MODELS
+    assert {path.name for path in programs} == named | WITH_MODELS
 
 
 def left_behind() -> set[Path]:
