@@ -111,6 +111,16 @@ def test_what_are_no_tokens_is_refused(tokens: Any, error: type[Exception]) -> N
     assert kept.stats().lookups == 0
 
 
+def test_blocks_whose_hashes_collide_are_two() -> None:
+    """Of 300,000 blocks some ten pairs have the same hash of 32 bits."""
+    kept = cache("1GB")
+    words = np.random.default_rng(0).integers(0, 2**31, (300_000, BLOCK)).astype(np.int32)
+    for block in words:
+        kept.put(block, [block.tobytes()])
+    assert all(kept.match(block).blocks == [block.tobytes()] for block in words)
+    assert len(kept) == len(words)
+
+
 # --- what is kept
 
 
