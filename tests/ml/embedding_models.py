@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cachecore.ml import EmbeddingCache
+
 DIM = 16
 
 
@@ -37,3 +39,18 @@ class Trigrams:
     @property
     def encoded(self) -> list[Any]:
         return [value for call in self.calls for value in call]
+
+
+class OutOfMemoryError(RuntimeError):
+    """What a model raises."""
+
+
+def over(encode: Any, /, **settings: Any) -> EmbeddingCache:
+    """Make a cache over an encoder."""
+    named = {"model": "trigrams", "version": "v1", "dim": DIM, **settings}
+    return EmbeddingCache(encode, **named)
+
+
+def equal(rows: Any, expected: Any) -> bool:
+    """Say whether rows are float32 and exactly those expected."""
+    return rows.dtype == np.float32 and np.array_equal(rows, expected)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cachecore.ml import EmbeddingCache
-from ml.embedding_models import DIM, Trigrams
+from ml.embedding_models import DIM, Trigrams, over
 
 DEADLINE = 30.0
 
@@ -30,10 +29,6 @@ class Service:
         if self.error is not None:
             raise self.error
         return self.model(texts)
-
-
-def over(model: Callable[[list[Any]], Any], **settings: Any) -> EmbeddingCache:
-    return EmbeddingCache(model, model="trigrams", version="v1", dim=DIM, **settings)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

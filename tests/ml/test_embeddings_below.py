@@ -15,15 +15,10 @@ import pytest
 from cachecore import Cache, TieredCache, VectorCache
 from cachecore.ml import EmbeddingCache, fingerprint
 from cachecore.tiers import MmapTier, TierError
-from ml.embedding_models import DIM, Trigrams
+from ml.embedding_models import DIM, Trigrams, over
 
 Below = Any
 TEXTS = [f"text {at}" for at in range(20)]
-
-
-def over(encode: Any, below: Below, /, **settings: Any) -> EmbeddingCache:
-    named = {"model": "trigrams", "version": "v1", "dim": DIM, **settings}
-    return EmbeddingCache(encode, below=below, **named)
 
 
 def table(capacity: int = 1000, **settings: Any) -> VectorCache:
@@ -59,9 +54,9 @@ def test_rows_come_from_below(below: Below, how: str) -> None:
     model, embed = Trigrams(), EMBED[how]
     inputs = [*TEXTS, b"bytes", ("a", "pair"), 7, np.arange(5)]
     expected = model.rows(inputs)
-    assert np.array_equal(embed(over(model, below), inputs), expected)
+    assert np.array_equal(embed(over(model, below=below), inputs), expected)
     assert len(model.encoded) == len(inputs)
-    again = over(model, below)
+    again = over(model, below=below)
     assert np.array_equal(embed(again, inputs[::-1]), expected[::-1])
     assert len(model.encoded) == len(inputs)
     stats = again.stats()
@@ -83,7 +78,9 @@ def test_what_differs_is_never_mixed(below: Below) -> None:
     ]
     models = [Trigrams(seed) for seed in range(2 * len(settings))]
     for _ in range(2):
-        caches = [over(model, below, **each) for model, each in zip(models, settings, strict=False)]
+        caches = [
+            over(model, below=below, **each) for model, each in zip(models, settings, strict=False)
+        ]
         caches += [
             cache.variant(model, "query")
             for cache, model in zip(caches, models[len(settings) :], strict=True)
@@ -101,15 +98,15 @@ def test_nothing_is_kept_below_of_what_a_model_does_wrong(below: Below, wrong: s
         return np.full((len(texts) - (wrong == "too few"), DIM), np.nan)
 
     with pytest.raises(ArithmeticError if wrong == "raises" else ValueError):
-        over(encode, below).embed(TEXTS)
+        over(encode, below=below).embed(TEXTS)
     model = Trigrams()
-    over(model, below).embed(TEXTS)
+    over(model, below=below).embed(TEXTS)
     assert model.encoded == TEXTS
 
 
 def test_precompute_beyond_memory(below: Below) -> None:
     model = Trigrams()
-    cache = over(model, below, maxsize=5)
+    cache = over(model, below=below, maxsize=5)
     assert cache.precompute(TEXTS, batch=7) == 20
     assert np.array_equal(cache.embed(TEXTS), model.rows(TEXTS))
     assert len(model.encoded) == 20
@@ -118,7 +115,7 @@ def test_precompute_beyond_memory(below: Below) -> None:
 
 def test_the_name_of_a_row() -> None:
     below: Cache[str, Any] = Cache(10)
-    over(Trigrams(), below).embed(["a"])
+    over(Trigrams(), below=below).embed(["a"])
     (name,) = below
     assert name.startswith("trigrams:v1:")
     assert bytes.fromhex(name.removeprefix("trigrams:v1:")) == fingerprint(
@@ -136,17 +133,17 @@ def test_the_name_of_a_row() -> None:
 def test_what_others_left_in_a_cache_is_a_miss(foreign: Any) -> None:
     below: Cache[str, Any] = Cache(10)
     model = Trigrams()
-    over(model, below).embed(["a"])
+    over(model, below=below).embed(["a"])
     (name,) = below
     below[name] = foreign
-    assert np.array_equal(over(model, below).embed(["a"]), model.rows(["a"]))
+    assert np.array_equal(over(model, below=below).embed(["a"]), model.rows(["a"]))
     assert len(model.calls) == 2
 
 
 def test_a_row_of_another_fingerprint_under_the_same_id_is_a_miss() -> None:
     """As two inputs would be of which 64 bits of the fingerprint agree."""
     model, below = Trigrams(), table()
-    over(model, below).embed(["a", "b"])
+    over(model, below=below).embed(["a", "b"])
     prints = [
         fingerprint(text, model="trigrams", version="v1",
                     domain="cachecore.ml.embeddings float32")
@@ -158,9 +155,9 @@ def test_a_row_of_another_fingerprint_under_the_same_id_is_a_miss() -> None:
     rows["fingerprint"][0, 3] ^= 1
     rows["row"][0] = 0
     below.put(ids, rows)
-    assert np.array_equal(over(model, below).embed(["a", "b"]), model.rows(["a", "b"]))
+    assert np.array_equal(over(model, below=below).embed(["a", "b"]), model.rows(["a", "b"]))
     assert model.calls == [["a", "b"], ["a"]]
-    assert np.array_equal(over(model, below).embed(["a"]), model.rows(["a"]))
+    assert np.array_equal(over(model, below=below).embed(["a"]), model.rows(["a"]))
     assert len(model.calls) == 2
 
 
@@ -171,9 +168,9 @@ def test_a_cache_that_cannot_hold_rows_is_refused() -> None:
         VectorCache(None, EmbeddingCache.row_dtype(DIM, "float16"), capacity=100),
     ):
         with pytest.raises(ValueError, match=r'row_dtype\(16, "float32"\)'):
-            over(Trigrams(), wrong)
+            over(Trigrams(), below=wrong)
     with pytest.raises(ValueError, match="without a loader"):
-        over(Trigrams(), TieredCache(10, loader=len))
+        over(Trigrams(), below=TieredCache(10, loader=len))
 
 
 def test_a_tier_that_fails(tmp_path: Path) -> None:
@@ -187,19 +184,19 @@ def test_a_tier_that_fails(tmp_path: Path) -> None:
     model = Trigrams()
     for _ in range(2):
         with TieredCache(10, tiers=[Broken(tmp_path, max_bytes="1MB")]) as below:
-            assert np.array_equal(over(model, below).embed(["a"]), model.rows(["a"]))
+            assert np.array_equal(over(model, below=below).embed(["a"]), model.rows(["a"]))
     assert len(model.calls) == 2
 
 
 def test_a_child_process_reads_what_its_parent_put(tmp_path: Path) -> None:
     model = Trigrams()
     with table(path=tmp_path / "rows") as below:
-        over(model, below).embed(TEXTS)
+        over(model, below=below).embed(TEXTS)
         child = os.fork()
         if child == 0:
             signal.alarm(30)
             theirs = Trigrams()
-            same = np.array_equal(over(theirs, below).embed(TEXTS), model.rows(TEXTS))
+            same = np.array_equal(over(theirs, below=below).embed(TEXTS), model.rows(TEXTS))
             os._exit(0 if same and not theirs.calls else 1)
         assert os.waitpid(child, 0)[1] == 0
 
@@ -209,7 +206,7 @@ def test_rows_of_other_dtypes_side_by_side() -> None:
     model = Trigrams()
     for _ in range(2):
         for dtype in ("float16", "float32", "float64"):
-            rows = over(model, below, dtype=dtype).embed(["a"])
+            rows = over(model, below=below, dtype=dtype).embed(["a"])
             assert rows.dtype == dtype
             assert np.array_equal(rows, model.rows(["a"]).astype(dtype))
     assert len(model.calls) == 3

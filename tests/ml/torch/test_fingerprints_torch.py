@@ -55,7 +55,7 @@ def test_a_tensor_is_not_an_array() -> None:
     assert len({encoded(value) for value in values}) == len(values)
 
 
-class Marked(torch.Tensor):  # type: ignore[misc, name-defined]
+class Marked(torch.Tensor):
     """Tensors of packages carry more than their items."""
 
 
