@@ -171,8 +171,9 @@ def test_files_that_others_use_are_not_emptied(tier: MmapTier, tmp_path: Path) -
     end(other)
 
 
-def test_a_write_that_is_given_up_among_reads(tier: MmapTier) -> None:
+def test_a_write_that_is_given_up_among_reads(tmp_path: Path) -> None:
     """It ends, though somebody reads at every moment."""
+    tier = MmapTier(tmp_path / "store", max_bytes=BOUND, timeout=20)
     tier.set_many([Item(b"%d" % at, bytes(500)) for at in range(20)])
     stop = threading.Event()
     wrong: list[BaseException] = []
@@ -200,7 +201,7 @@ def test_a_write_that_is_given_up_among_reads(tier: MmapTier) -> None:
     writer = threading.Thread(target=give_up)
     for thread in [*threads, writer]:
         thread.start()
-    writer.join(4)
+    writer.join(20)
     ended = not writer.is_alive()
     stop.set()
     for thread in [*threads, writer]:
@@ -208,3 +209,4 @@ def test_a_write_that_is_given_up_among_reads(tier: MmapTier) -> None:
     assert ended
     assert given_up == 10
     assert wrong == []
+    tier.close()
