@@ -46,6 +46,7 @@ MODULES = {
     "_load": [],
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],
+    "_safetensors": [],
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
