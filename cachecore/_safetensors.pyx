@@ -17,7 +17,7 @@ from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport INT64_MAX, int64_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 import json
 
@@ -90,19 +90,24 @@ cdef inline bint more(Cursor *c, char closing) except -1:
 cdef bint string(Cursor *c, Piece *piece) except -1:
     """Pass a string; what stands between its quotes. True when there are escapes in it."""
     take(c, b'"')
-    cdef bint escaped = False
-    cdef const char *at = c.at
-    while at[0] != b'"':
-        if at[0] == b"\\":
-            escaped = True
-            at += 1
-        if 0 <= <signed char>at[0] < 0x20:  # the end is one of these
-            c.at = at
-            raise wrong(c, "a string has no end, or a control character in it")
-        at += 1
-    piece.start, piece.length = c.at, at - c.at
-    c.at = at + 1
-    return escaped
+    cdef const char *end = <const char *>memchr(c.at, b'"', c.end - c.at)
+    cdef const char *at
+    cdef bint special = end == NULL
+    cdef Py_ssize_t i
+    if not special:
+        for i in range(end - c.at):  # without a branch: the compiler takes 16 at a time
+            special |= (<unsigned char>c.at[i] < 0x20) | (c.at[i] == c"\\")
+    if special:
+        at = c.at
+        while at[0] != b'"':
+            at += 1 + (at[0] == b"\\")
+            if <unsigned char>at[-1] < 0x20:  # the end is one of these
+                c.at = at - 1
+                raise wrong(c, "a string has no end, or a control character in it")
+        end = at
+    piece.start, piece.length = c.at, end - c.at
+    c.at = end + 1
+    return special
 
 
 cdef inline bint passes(Cursor *c, const char *word, Py_ssize_t length) noexcept:

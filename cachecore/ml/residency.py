@@ -13,7 +13,6 @@ import errno
 import mmap
 import os
 import sys
-from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -43,7 +42,8 @@ class Keeper:
     def __init__(self) -> None:
         self.kept: dict[Place, bool] = {}
         """The places that are kept, and whether they are locked."""
-        self._edges: Counter[tuple[Shard, int]] = Counter()  # locks of pages that neighbours share
+        self._edges: dict[tuple[Shard, int], int] = {}
+        """How many locks there are of pages that neighbours may share."""
 
     def keep(self, place: Place, wait: bool) -> None:
         """Have a tensor read in, and lock it where that is allowed.
@@ -60,18 +60,21 @@ class Keeper:
         else:
             locked = True
         if locked and not self.kept.get(place):
-            self._edges.update(_edges(place))
+            for edge in _edges(place):
+                self._edges[edge] = self._edges.get(edge, 0) + 1
         self.kept[place] = self.kept.get(place, False) or locked
 
     def release(self, place: Place) -> None:
         """Unlock a tensor; whether it stays in memory is the kernel's business again."""
         if self.kept.pop(place, False) and place.nbytes:
-            self._edges.subtract(_edges(place))
+            for edge in _edges(place):
+                self._edges[edge] -= 1
+                if not self._edges[edge]:
+                    del self._edges[edge]
             start, end = _pages_around(place)
             # A page of two tensors is locked but once.
-            start += self._edges[place.shard, start] > 0
-            end -= self._edges[place.shard, end - 1] > 0
-            self._edges += Counter()  # without those that are at zero
+            start += (place.shard, start) in self._edges
+            end -= (place.shard, end - 1) in self._edges
             if start < end:
                 _libc().munlock(_address(place.shard.map) + start * PAGE, (end - start) * PAGE)
 

@@ -152,7 +152,7 @@ def open_all(path: str) -> tuple[Places, dict[str, Any]]:
     """
     if path.endswith(INDEX):
         return _open_index(path)
-    if not os.path.isdir(path):
+    if path.endswith(KINDS) or not os.path.isdir(path):
         return open_file(path)
     names = sorted(os.listdir(path))
     indexes = [name for name in names if name.endswith(INDEX)]

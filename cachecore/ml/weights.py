@@ -92,7 +92,8 @@ class WeightStore(Mapping[str, Array]):
             raise TypeError(f"verify must be a bool, not {type(verify).__name__}")
         places, self._metadata = open_all(self._path)
         self._places: Places | None = places
-        self._ready: dict[str, Array] = {}
+        self._views: dict[str, Array] = {}  # those that were asked for
+        self._free: dict[str, Array] = {}  # of these, those whose uses nobody counts
         self._pinned: dict[str, Place] = {}
         self._hot: Cache[str, Place] | None = None
         self._keeper = Keeper()
@@ -111,13 +112,8 @@ class WeightStore(Mapping[str, Array]):
     # --- a mapping
 
     def __getitem__(self, name: str) -> Array:
-        if self._hot is not None and self._hot.get(name) is None:
-            self._warm(name)
-        try:
-            return self._ready[name]
-        except KeyError:
-            pass
-        return self._ready.setdefault(name, _view(name, self._place(name)))
+        view = self._free.get(name)
+        return self._find(name) if view is None else view
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._open())
@@ -206,6 +202,7 @@ class WeightStore(Mapping[str, Array]):
             for place in new.values():
                 self._keeper.keep(place, wait=True)
             self._pinned = pinned
+            self._free |= {name: self._views[name] for name in new.keys() & self._views.keys()}
             if self._hot is not None:
                 self._hot.delete_many(new)
                 self._hot.resize(max_bytes=room)
@@ -217,6 +214,7 @@ class WeightStore(Mapping[str, Array]):
                 self._place(name)
                 place = self._pinned.pop(name, None)
                 if place is not None and self._hot is not None:
+                    self._free.pop(name, None)
                     self._hot.resize(max_bytes=self._room(self._pinned))
                     self._hot[name] = place
                 elif place is not None:
@@ -235,7 +233,7 @@ class WeightStore(Mapping[str, Array]):
         with self._guard():
             kept = self._keeper.kept
             locked = sum(place.nbytes for place, is_locked in kept.items() if is_locked)
-            hot = self._hot and self._hot.stats()
+            hot = None if self._hot is None else self._hot.stats()
             pinned_bytes = sum(place.nbytes for place in self._pinned.values())
             kept_bytes = sum(place.nbytes for place in kept)
             return WeightStats(
@@ -259,8 +257,7 @@ class WeightStore(Mapping[str, Array]):
         """Unlock what is locked and close the files. Views stay valid; closing twice is fine."""
         with self._guard():
             self._places, self._hot = None, None
-            self._ready = {}
-            self._pinned = {}
+            self._views, self._free, self._pinned = {}, {}, {}
             for place in list(self._keeper.kept):
                 self._keeper.release(place)
 
@@ -307,18 +304,28 @@ class WeightStore(Mapping[str, Array]):
             )
         return room
 
-    def _use(self, name: str) -> None:
-        """Tell the policy of an access."""
-        if self._hot is not None and self._hot.get(name) is None:
-            self._warm(name)
+    def _find(self, name: str) -> Array:
+        self._use(name)
+        view = self._views.get(name)
+        if view is None:
+            view = _view(name, self._place(name))
+            with self._guard():
+                self._open()  # or the view would outlive a close from elsewhere in here
+                view = self._views.setdefault(name, view)
+                if self._budget is None or name in self._pinned:
+                    self._free[name] = view
+        return view
 
-    def _warm(self, name: str) -> None:
-        """Have a tensor read in and kept, at the cost of others."""
+    def _use(self, name: str) -> None:
+        """Tell the policy of a use; have the tensor read in and kept, at the cost of others."""
+        hot = self._hot
+        if hot is None or name in self._pinned or hot.get(name) is not None:
+            return
         with self._guard():
             place = self._place(name)
-            if name not in self._pinned and self._hot is not None:
+            if name not in self._pinned:
                 self._keeper.keep(place, wait=False)
-                self._hot[name] = place
+                hot[name] = place
 
     def _drop(self, name: str, place: Place, reason: str) -> None:
         with self._guard():
