@@ -26,6 +26,7 @@ from cachecore.ml.shards import CHUNK, Places, Shard
 
 MOST_HEADER = 10_000  # bytes; NumPy reads no more either: a parser of Python can be overwhelmed
 MOST_MEMBERS = 1 << 23  # bytes of an archive's directory: some 100,000 members
+_TAIL = 1 << 17  # bytes: more than an archive can have behind its directory
 _MAGIC = b"\x93NUMPY"
 _LOCAL = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 _STORED_AS = "np.savez stores arrays so that they can be mapped, np.savez_compressed does not"
@@ -73,10 +74,12 @@ class _Bounded(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MOST_MEMBERS:
             raise ValueError(f"its directory has {size} bytes; at most {MOST_MEMBERS} are read")
-        return super().read(MOST_MEMBERS if size is None or size < 0 else size)
+        return super().read(_TAIL if size is None or size < 0 else size)
 
 
 def _members(shard: Shard) -> list[zipfile.ZipInfo]:
+    if shard.read(4, 0) not in (b"PK\x03\x04", b"PK\x05\x06"):
+        raise ShardError(f"{shard.path}: no archive begins here")
     with _Bounded(os.dup(shard.fd)) as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -96,8 +99,8 @@ def _room(shard: Shard, member: zipfile.ZipInfo) -> Room:
         raise ValueError(f"it is compressed, and cannot be mapped; {_STORED_AS}")
     if member.compress_size != member.file_size:
         raise ValueError("it is said to be stored as it is, but to have another size then")
-    head = shard.read(_LOCAL.size, member.header_offset)
-    if len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
+    head = shard.read(_LOCAL.size, max(member.header_offset, 0))  # an archive may lose its start
+    if member.header_offset < 0 or len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
         raise ValueError("it does not begin where the directory says")
     _, name, extra = _LOCAL.unpack(head)
     start = member.header_offset + _LOCAL.size + name + extra

@@ -64,7 +64,7 @@ _BITS = {code: kind.bits for code, kind in DTYPES.items()}
 
 
 class Shard:
-    """One file: its descriptor and its maps. Views keep a map alive, also after `close`."""
+    """One file of weights, or an index of some: its descriptor and its maps. Views keep a map alive, also after `close`."""
 
     __slots__ = ("_torch_map", "fd", "identity", "map", "path", "size")
 
@@ -197,12 +197,11 @@ def _open_index(path: str) -> tuple[Places, dict[str, Any]]:
 
 def _read_index(path: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The metadata of an index, and the file of each tensor."""
-    with open(path, "rb") as file:
-        text = file.read(MOST_HEADER + 1)
-    if len(text) > MOST_HEADER:
-        raise ShardError(f"{path}: the index has more than {MOST_HEADER} bytes")
+    file = Shard(path)
+    if file.size > MOST_HEADER:
+        raise ShardError(f"{path}: it has {file.size} bytes; at most {MOST_HEADER} are read")
     try:
-        index = json.loads(text, object_pairs_hook=_distinct)
+        index = json.loads(file.read(file.size, 0), object_pairs_hook=_distinct)
         files, metadata = index["weight_map"], index.get("metadata", {})
         if not isinstance(files, dict) or not isinstance(metadata, dict):
             raise TypeError("weight_map and metadata must be objects")

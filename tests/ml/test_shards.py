@@ -225,7 +225,7 @@ def test_two_indexes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("", "no index"),
+        ("", "the file is empty"),
         ("[" * 100_000, "no index"),
         ("[]", "no index"),
         ("{}", "no index.*weight_map"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+import tracemalloc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,14 @@ def write_index(folder: Path, weight_map: Any, **more: Any) -> Path:
     path = folder / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": weight_map, **more}))
     return path
+
+
+@contextmanager
+def little_memory(most: int = 1_000_000) -> Iterator[None]:
+    """What is done within allocates no more bytes than these, at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
