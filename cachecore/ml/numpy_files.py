@@ -85,7 +85,13 @@ def _members(shard: Shard) -> list[zipfile.ZipInfo]:
             with zipfile.ZipFile(file) as archive:
                 return archive.infolist()
         # What zipfile says of archives that nobody wrote on purpose.
-        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error) as error:
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            OSError,
+            ValueError,
+            struct.error,
+        ) as error:
             raise ShardError(f"{shard.path}: this archive cannot be read: {error}") from None
 
 

@@ -55,7 +55,11 @@ class Keeper:
             where = start * PAGE, (end - start) * PAGE
             place.shard.map.madvise(mmap.MADV_WILLNEED, *where)
             if wait:
-                _advise(place.shard.map, _POPULATE_READ, *where)
+                try:
+                    _advise(place.shard.map, _POPULATE_READ, *where)
+                except OSError as error:
+                    what = "a tensor cannot be read: the file was truncated, or its disk fails"
+                    raise OSError(error.errno, what, place.shard.path) from None
             locked = _lock(place.shard, start, end, 0 if wait else _ON_FAULT)
         else:
             locked = True

@@ -28,8 +28,6 @@ def tensor(name: str, place: Place) -> Any:
         if not shape or shape[-1] % 2:
             raise ValueError(f"tensor {name!r:.80}: its last dimension, {shape}, has half a byte")
         shape[-1] //= 2
-    if place.offset % dtype.itemsize:
-        raise ValueError(f"tensor {name!r:.80} is not aligned in its file; copy the array of it")
     if place.fortran:
         shape.reverse()
     if not place.nbytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 import threading
@@ -23,7 +22,7 @@ from cachecore.settings import size_in_bytes
 
 Array = npt.NDArray[Any]
 
-_ENTRY = 256  # bytes that the policy may count for an entry, beyond the tensor and its name
+_ENTRY = 64  # bytes that `Cache` counts for an entry, beyond its key and value
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class WeightStore(Mapping[str, Array]):
         budget: int | str | None = None,
         verify: bool = False,
     ) -> None:
-        self._path = os.fsdecode(path_of(path))
+        self._path = os.path.abspath(os.fsdecode(path_of(path)))
         self._budget = None if budget is None else size_in_bytes(budget, "budget")
         if not isinstance(verify, bool):
             raise TypeError(f"verify must be a bool, not {type(verify).__name__}")
@@ -95,7 +94,7 @@ class WeightStore(Mapping[str, Array]):
         self._views: dict[str, Array] = {}  # those that were asked for
         self._free: dict[str, Array] = {}  # of these, those whose uses nobody counts
         self._pinned: dict[str, Place] = {}
-        self._hot: Cache[str, Place] | None = None
+        self._hot: Cache[str, int] | None = None
         self._keeper = Keeper()
         self._mutex, self._process = threading.RLock(), os.getpid()
         self._drops = self._dropped_bytes = 0
@@ -103,11 +102,8 @@ class WeightStore(Mapping[str, Array]):
             for shard in shards_of(places):
                 read_through(shard)
         if self._budget is not None:
-            self._hot = Cache(
-                max_bytes=self._room({}),
-                getsizeof=operator.attrgetter("nbytes"),
-                on_evict=self._drop,
-            )
+            # A value is its own size, so that an entry counts as the tensor's bytes and no more.
+            self._hot = Cache(max_bytes=self._room({}), getsizeof=int, on_evict=self._drop)
 
     # --- a mapping
 
@@ -160,7 +156,9 @@ class WeightStore(Mapping[str, Array]):
         """
         self._use(name)
         place = self._place(name)
-        bits = DTYPES[place.dtype].bits if isinstance(place.dtype, str) else place.dtype.itemsize * 8
+        bits = (
+            DTYPES[place.dtype].bits if isinstance(place.dtype, str) else place.dtype.itemsize * 8
+        )
         if bits not in (8, 16, 32, 64):
             return np.ndarray((place.nbytes,), np.uint8, place.shard.map, place.offset)
         return _array(place, np.dtype(f"u{bits // 8}"))
@@ -175,7 +173,7 @@ class WeightStore(Mapping[str, Array]):
 
         Raises:
             TypeError: PyTorch has no such dtype.
-            ValueError: The file does not align the tensor; copy the array of it.
+            ValueError: A row of float4 ends within a byte.
         """
         from cachecore.ml.torch_views import tensor
 
@@ -205,7 +203,7 @@ class WeightStore(Mapping[str, Array]):
             self._free |= {name: self._views[name] for name in new.keys() & self._views.keys()}
             if self._hot is not None:
                 self._hot.delete_many(new)
-                self._hot.resize(max_bytes=room)
+                self._hot.resize(max_bytes=max(room, 1))  # 1: all are pinned
 
     def unpin(self, names: Iterable[str]) -> None:
         """Pin tensors no longer. They stay in memory until the budget, or the kernel, needs it."""
@@ -216,7 +214,7 @@ class WeightStore(Mapping[str, Array]):
                 if place is not None and self._hot is not None:
                     self._free.pop(name, None)
                     self._hot.resize(max_bytes=self._room(self._pinned))
-                    self._hot[name] = place
+                    self._hot[name] = _value(name, place)
                 elif place is not None:
                     self._keeper.release(place)
 
@@ -268,8 +266,7 @@ class WeightStore(Mapping[str, Array]):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        path = os.path.abspath(self._path)
-        return _reopen, (type(self), path, self._budget, _identities(self._open()))
+        return _reopen, (type(self), self._path, self._budget, _identities(self._open()))
 
     def _open(self) -> Places:
         if self._places is None:
@@ -290,19 +287,21 @@ class WeightStore(Mapping[str, Array]):
         """The part of the budget for what is not pinned."""
         if self._budget is None:
             return 0
-        others = [
-            (place.nbytes + sys.getsizeof(name) + _ENTRY, name)
-            for name, place in self._open().items()
-            if name not in pinned
-        ]
-        needed, largest = max(others, default=(1, ""))
-        room = self._budget - sum(place.nbytes for place in pinned.values())
-        if room < needed:
+        needed = max(
+            (
+                _overhead(name) + _value(name, place)
+                for name, place in self._open().items()
+                if name not in pinned
+            ),
+            default=0,
+        )
+        taken = sum(place.nbytes for place in pinned.values())
+        if self._budget < taken + needed:
             raise ValueError(
-                f"budget must leave {needed} bytes for tensor {largest!r:.80} beside what is"
-                f" pinned, not {room} of {self._budget}"
+                f"budget must be at least {taken + needed} bytes, for what is pinned and the"
+                f" largest of the other tensors, not {self._budget}"
             )
-        return room
+        return self._budget - taken
 
     def _find(self, name: str) -> Array:
         self._use(name)
@@ -325,11 +324,11 @@ class WeightStore(Mapping[str, Array]):
             place = self._place(name)
             if name not in self._pinned:
                 self._keeper.keep(place, wait=False)
-                hot[name] = place
+                hot[name] = _value(name, place)
 
-    def _drop(self, name: str, place: Place, reason: str) -> None:
+    def _drop(self, name: str, value: int, reason: str) -> None:
         with self._guard():
-            self._dropped_bytes += self._keeper.drop(place)
+            self._dropped_bytes += self._keeper.drop(self._place(name))
             self._drops += 1
 
 
@@ -337,6 +336,15 @@ def _names(names: Iterable[str]) -> list[str]:
     if isinstance(names, (str, bytes)) or not hasattr(type(names), "__iter__"):
         raise TypeError(f"names must be an iterable of names, not {type(names).__name__}")
     return list(dict.fromkeys(names))
+
+
+def _overhead(name: str) -> int:
+    """Bytes that `Cache` counts for an entry beside its value."""
+    return sys.getsizeof(name) + _ENTRY
+
+
+def _value(name: str, place: Place) -> int:
+    return max(0, place.nbytes - _overhead(name))
 
 
 def _view(name: str, place: Place) -> Array:

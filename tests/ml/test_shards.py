@@ -118,7 +118,9 @@ def test_a_header_longer_than_the_first_read(tmp_path: Path) -> None:
 def test_what_is_not_aligned_is_read_as_it_is(tmp_path: Path) -> None:
     array = np.arange(5, dtype=np.float64)
     path = tmp_path / "x.safetensors"
-    path.write_bytes(packed(b'{"x":%s} ' % json.dumps(described("F64", [5], 0, 40)).encode(), array.tobytes()))
+    path.write_bytes(
+        packed(b'{"x":%s} ' % json.dumps(described("F64", [5], 0, 40)).encode(), array.tobytes())
+    )
     view = WeightStore(path)["x"]
     assert not view.flags.aligned
     assert view.sum() == array.sum()

@@ -98,9 +98,7 @@ def opened(path: Path, content: bytes) -> dict[str, tuple[list[int], bytes]] | N
 def test_safetensors(folder: Path, content: bytes) -> None:
     ours = opened(folder / "m.safetensors", content)
     try:
-        theirs = {
-            name: (said["shape"], bytes(said["data"])) for name, said in deserialize(content)
-        }
+        theirs = {name: (said["shape"], bytes(said["data"])) for name, said in deserialize(content)}
     except SafetensorError:
         theirs = None
     if ours is not None:

@@ -124,7 +124,10 @@ def test_a_header_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", 10**9))
         file.truncate(2 * 10**9)  # of zeros that lie nowhere
-    with little_memory(), pytest.raises(ShardError, match=r"1000000000 bytes; at most 100000000 are read"):
+    with (
+        little_memory(),
+        pytest.raises(ShardError, match=r"1000000000 bytes; at most 100000000 are read"),
+    ):
         WeightStore(path)
 
 
@@ -257,7 +260,10 @@ def test_a_directory_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
         file.write(b"PK\3\4")
         file.seek(2 * 10**9)
         file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 10**9, 10**9, 0))
-    with little_memory(), pytest.raises(ShardError, match="its directory has 1000000000 bytes; at most"):
+    with (
+        little_memory(),
+        pytest.raises(ShardError, match="its directory has 1000000000 bytes; at most"),
+    ):
         WeightStore(path)
 
 
@@ -265,7 +271,10 @@ def test_an_index_of_a_gigabyte_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors.index.json"
     with open(path, "wb") as file:
         file.truncate(10**9)
-    with little_memory(), pytest.raises(ShardError, match=r"index\.json: it has 1000000000 bytes; at most"):
+    with (
+        little_memory(),
+        pytest.raises(ShardError, match=r"index\.json: it has 1000000000 bytes; at most"),
+    ):
         WeightStore(tmp_path)
 
 
