@@ -185,7 +185,7 @@ cdef int64_t size_of(Shape *shape, int64_t bits) except -1:
 
 
 @cython.final
-cdef class Reader:
+cdef class _Reader:
     """What is the same for all tensors of a header."""
 
     cdef Cursor c
@@ -321,7 +321,7 @@ def read_header(bytes header not None, int64_t size, dict bits not None, object 
     Raises:
         ValueError: The header is not of the form, or does not fit the file.
     """
-    cdef Reader reader = Reader.__new__(Reader)
+    cdef _Reader reader = _Reader.__new__(_Reader)
     cdef Cursor *c = &reader.c
     cdef dict places = {}, metadata = {}
     cdef bint described = False

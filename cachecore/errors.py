@@ -19,4 +19,4 @@ class TierTimeoutError(TierError, TimeoutError):
 
 
 class ShardError(ValueError):
-    """A file of weights is not what it should be: damaged, truncated, hostile, or of another kind."""
+    """A file of weights is not what it should be: damaged, truncated, or of another kind."""

@@ -1,4 +1,4 @@
-"""NumPy's own files as weights: an array in a .npy, or several, uncompressed, in a .npz.
+r"""NumPy's own files as weights: an array in a .npy, or several, uncompressed, in a .npz.
 
     .npy    "\x93NUMPY" | version 2 | length of the header 2 or 4 | header | the array
     .npz    a ZIP archive whose members are .npy files; `np.savez` stores them as they are

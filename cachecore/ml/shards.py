@@ -64,7 +64,7 @@ _BITS = {code: kind.bits for code, kind in DTYPES.items()}
 
 
 class Shard:
-    """One file of weights, or an index of some: its descriptor and its maps. Views keep a map alive, also after `close`."""
+    """A file, of weights or an index: its descriptor and its maps. Views keep a map alive."""
 
     __slots__ = ("_torch_map", "fd", "identity", "map", "path", "size")
 
@@ -179,7 +179,7 @@ def _open_index(path: str) -> tuple[Places, dict[str, Any]]:
     """What an index names, of the files beside it."""
     said, files = _read_index(path)
     folder = os.path.dirname(path)
-    metadata = {}
+    metadata: dict[str, Any] = {}
     opened: dict[str, Places] = {}
     places: Places = {}
     for name, file in files.items():

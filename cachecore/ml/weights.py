@@ -277,7 +277,7 @@ class WeightStore(Mapping[str, Array]):
         return self._open()[name]
 
     def _guard(self) -> threading.RLock:
-        """The lock of what is kept; a new one after a fork, which may have come while it was held."""
+        """The lock of what is kept; another one after a fork, which may come while it is held."""
         if self._process != os.getpid():
             self._mutex, self._process = threading.RLock(), os.getpid()
             self._keeper.forget_locks()
@@ -358,8 +358,9 @@ def _view(name: str, place: Place) -> Array:
 
 
 def _array(place: Place, dtype: np.dtype[Any]) -> Array:
-    order = "F" if place.fortran else "C"
-    return np.ndarray(place.shape, dtype, place.shard.map, place.offset, None, order)
+    return np.ndarray(
+        place.shape, dtype, place.shard.map, place.offset, order="F" if place.fortran else "C"
+    )
 
 
 @cache
@@ -378,7 +379,8 @@ def _numpy_dtype(code: str) -> np.dtype[Any]:
             f'is of {kind.name}: install ml_dtypes (pip install "cachecore-ml[ml]"), or take'
             " raw(name) or torch(name)"
         ) from None
-    return np.dtype(getattr(ml_dtypes, kind.name))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, kind.name))
+    return dtype
 
 
 def _identities(places: Places) -> list[tuple[int, ...]]:

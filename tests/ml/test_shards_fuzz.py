@@ -88,7 +88,8 @@ def opened(path: Path, content: bytes) -> dict[str, tuple[list[int], bytes]] | N
         with little_memory(MOST_ALLOCATED):
             store = WeightStore(path, verify=True)
     except ShardError as error:
-        assert str(path) in str(error)
+        if str(path) not in str(error):
+            raise
         return None
     return {name: (list(store.shape(name)), store.raw(name).tobytes("A")) for name in store}
 

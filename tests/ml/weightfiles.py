@@ -42,7 +42,8 @@ def packed(header: Any, data: bytes = b"") -> bytes:
         header = header.encode()
     if not isinstance(header, bytes):
         header = json.dumps(header).encode()
-    return struct.pack("<Q", len(header)) + header + data
+    text: bytes = header
+    return struct.pack("<Q", len(text)) + text + data
 
 
 def of_arrays(arrays: Mapping[str, tuple[str, npt.NDArray[Any]]], **metadata: str) -> bytes:
@@ -71,7 +72,7 @@ def write_shards(folder: Path, arrays: Arrays, count: int = 2) -> Path:
     from safetensors.numpy import save_file
 
     folder.mkdir()
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for at in range(count):
         file = f"model-{at + 1:05}-of-{count:05}.safetensors"
         part = {name: arrays[name] for name in list(arrays)[at::count]}
