@@ -8,9 +8,11 @@ None of that changes what a view shows: a page that was let go is read again whe
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import errno
 import mmap
+import operator
 import os
 import sys
 from functools import cache
@@ -23,6 +25,7 @@ from cachecore._safetensors import Place
 from cachecore.ml.shards import Places, Shard, shards_of
 
 PAGE = mmap.PAGESIZE
+_offset = operator.attrgetter("offset")
 _PAGEOUT, _POPULATE_READ = 21, 22  # Linux 5.4 and 5.14; the module mmap has no names for them
 _ON_FAULT = 1  # of mlock2: lock what comes in, and read nothing now
 
@@ -37,9 +40,11 @@ class Resident(NamedTuple):
 
 
 class Keeper:
-    """Keeps tensors in memory. Not for two threads at a time: its owner has a lock."""
+    """Keeps some of these tensors in memory. Not for two threads at a time: its owner has a lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._order: dict[Shard, list[Place]] = {}  # of a file's tensors, when it is asked for
         self.kept: dict[Place, bool] = {}
         """The places that are kept, and whether they are locked."""
         self._edges: dict[tuple[Shard, int], int] = {}
@@ -83,21 +88,22 @@ class Keeper:
                 _libc().munlock(_address(place.shard.map) + start * PAGE, (end - start) * PAGE)
 
     def drop(self, place: Place) -> int:
-        """Let go of a tensor's memory: of its pages, but those which it shares with neighbours.
+        """Let go of a tensor's memory: of its pages, but those that it shares with neighbours.
 
         Returns how many bytes were let go. Pages that another process maps stay in memory.
         """
         self.release(place)
-        start = -(-place.offset // PAGE) * PAGE
-        size = (place.offset + place.nbytes) // PAGE * PAGE - start
-        if size <= 0:
+        start, end = -(-place.offset // PAGE) * PAGE, (place.offset + place.nbytes) // PAGE * PAGE
+        if start >= end:
             return 0
-        place.shard.map.madvise(mmap.MADV_DONTNEED, start, size)
-        for private in place.shard.maps[1:]:
-            _advise(private, _PAGEOUT, start, size)  # unlike MADV_DONTNEED keeps what was written
+        # The kernel has pages in groups, of up to some MB: this takes apart those which reach into
+        # a neighbour. It keeps what was written to a private map; the next advice would not.
+        for mapped in place.shard.maps:
+            _advise(mapped, _PAGEOUT, start, end - start)
+        place.shard.map.madvise(mmap.MADV_DONTNEED, start, end - start)
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(place.shard.fd, start, size, os.POSIX_FADV_DONTNEED)
-        return size
+            os.posix_fadvise(place.shard.fd, start, end - start, os.POSIX_FADV_DONTNEED)
+        return end - start
 
     def forget_locks(self) -> None:
         """In a process that was forked: locks are not inherited."""
@@ -121,6 +127,11 @@ def residency(places: Places) -> dict[str, Resident]:
 def _pages_around(place: Place) -> tuple[int, int]:
     """The numbers of the first page of a tensor that is not empty, and of the one after it."""
     return place.offset // PAGE, (place.offset + place.nbytes - 1) // PAGE + 1
+
+
+def _pages_within(start: int, end: int) -> tuple[int, int]:
+    """The bytes of the whole pages between two places."""
+    return -(-start // PAGE) * PAGE, end // PAGE * PAGE
 
 
 def _edges(place: Place) -> set[tuple[Shard, int]]:

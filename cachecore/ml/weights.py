@@ -95,7 +95,7 @@ class WeightStore(Mapping[str, Array]):
         self._free: dict[str, Array] = {}  # of these, those whose uses nobody counts
         self._pinned: dict[str, Place] = {}
         self._hot: Cache[str, int] | None = None
-        self._keeper = Keeper()
+        self._keeper = Keeper(places)
         self._mutex, self._process = threading.RLock(), os.getpid()
         self._drops = self._dropped_bytes = 0
         if verify:
