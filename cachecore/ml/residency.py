@@ -8,11 +8,9 @@ None of that changes what a view shows: a page that was let go is read again whe
 
 from __future__ import annotations
 
-import bisect
 import ctypes
 import errno
 import mmap
-import operator
 import os
 import sys
 from functools import cache
@@ -25,7 +23,6 @@ from cachecore._safetensors import Place
 from cachecore.ml.shards import Places, Shard, shards_of
 
 PAGE = mmap.PAGESIZE
-_offset = operator.attrgetter("offset")
 _PAGEOUT, _POPULATE_READ = 21, 22  # Linux 5.4 and 5.14; the module mmap has no names for them
 _ON_FAULT = 1  # of mlock2: lock what comes in, and read nothing now
 
@@ -40,11 +37,9 @@ class Resident(NamedTuple):
 
 
 class Keeper:
-    """Keeps some of these tensors in memory. Not for two threads at a time: its owner has a lock."""
+    """Keeps tensors in memory. Not for two threads at a time: its owner has a lock."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._order: dict[Shard, list[Place]] = {}  # of a file's tensors, when it is asked for
+    def __init__(self) -> None:
         self.kept: dict[Place, bool] = {}
         """The places that are kept, and whether they are locked."""
         self._edges: dict[tuple[Shard, int], int] = {}
@@ -127,11 +122,6 @@ def residency(places: Places) -> dict[str, Resident]:
 def _pages_around(place: Place) -> tuple[int, int]:
     """The numbers of the first page of a tensor that is not empty, and of the one after it."""
     return place.offset // PAGE, (place.offset + place.nbytes - 1) // PAGE + 1
-
-
-def _pages_within(start: int, end: int) -> tuple[int, int]:
-    """The bytes of the whole pages between two places."""
-    return -(-start // PAGE) * PAGE, end // PAGE * PAGE
 
 
 def _edges(place: Place) -> set[tuple[Shard, int]]:

@@ -95,7 +95,7 @@ class WeightStore(Mapping[str, Array]):
         self._free: dict[str, Array] = {}  # of these, those whose uses nobody counts
         self._pinned: dict[str, Place] = {}
         self._hot: Cache[str, int] | None = None
-        self._keeper = Keeper(places)
+        self._keeper = Keeper()
         self._mutex, self._process = threading.RLock(), os.getpid()
         self._drops = self._dropped_bytes = 0
         if verify:
@@ -197,8 +197,16 @@ class WeightStore(Mapping[str, Array]):
             new = {name: self._place(name) for name in _names(names)}
             pinned = self._pinned | new
             room = self._room(pinned)
-            for place in new.values():
-                self._keeper.keep(place, wait=True)
+            begun: list[Place] = []
+            try:
+                for place in new.values():
+                    if place not in self._keeper.kept:
+                        begun.append(place)
+                    self._keeper.keep(place, wait=True)
+            except OSError:
+                for place in begun:
+                    self._keeper.release(place)
+                raise
             self._pinned = pinned
             self._free |= {name: self._views[name] for name in new.keys() & self._views.keys()}
             if self._hot is not None:
