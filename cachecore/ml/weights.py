@@ -7,20 +7,16 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from cachecore._core import Cache
 from cachecore._safetensors import Place
+from cachecore.ml import views
 from cachecore.ml.residency import Keeper, Resident, residency
-from cachecore.ml.shards import DTYPES, Places, open_all, read_through, shards_of
+from cachecore.ml.shards import Places, open_all, read_through, shards_of
+from cachecore.ml.views import Array
 from cachecore.rows import path_of
 from cachecore.settings import size_in_bytes
-
-Array = npt.NDArray[Any]
 
 _ENTRY = 64  # bytes that `Cache` counts for an entry, beyond its key and value
 
@@ -145,8 +141,7 @@ class WeightStore(Mapping[str, Array]):
 
     def dtype(self, name: str) -> str:
         """The name of a tensor's dtype in NumPy, or in ml_dtypes, which need not be there."""
-        kind = self._place(name).dtype
-        return DTYPES[kind].name if isinstance(kind, str) else str(kind)
+        return views.dtype_name(self._place(name))
 
     def raw(self, name: str) -> Array:
         """A tensor's bits, read-only and without a copy, whatever package its dtype needs.
@@ -155,13 +150,7 @@ class WeightStore(Mapping[str, Array]):
         (float4, float6) among them, are its bytes: uint8 in one dimension.
         """
         self._use(name)
-        place = self._place(name)
-        bits = (
-            DTYPES[place.dtype].bits if isinstance(place.dtype, str) else place.dtype.itemsize * 8
-        )
-        if bits not in (8, 16, 32, 64):
-            return np.ndarray((place.nbytes,), np.uint8, place.shard.map, place.offset)
-        return _array(place, np.dtype(f"u{bits // 8}"))
+        return views.bits(self._place(name))
 
     def torch(self, name: str) -> Any:
         """A tensor for PyTorch, without a copy: bfloat16 and float8 included.
@@ -175,10 +164,8 @@ class WeightStore(Mapping[str, Array]):
             TypeError: PyTorch has no such dtype.
             ValueError: A row of float4 ends within a byte.
         """
-        from cachecore.ml.torch_views import tensor
-
         self._use(name)
-        return tensor(name, self._place(name))
+        return views.tensor(name, self._place(name))
 
     # --- what is in memory
 
@@ -197,8 +184,16 @@ class WeightStore(Mapping[str, Array]):
             new = {name: self._place(name) for name in _names(names)}
             pinned = self._pinned | new
             room = self._room(pinned)
-            for place in new.values():
-                self._keeper.keep(place, wait=True)
+            begun: list[Place] = []
+            try:
+                for place in new.values():
+                    if place not in self._keeper.kept:
+                        begun.append(place)
+                    self._keeper.keep(place, wait=True)
+            except OSError:
+                for place in begun:
+                    self._keeper.release(place)
+                raise
             self._pinned = pinned
             self._free |= {name: self._views[name] for name in new.keys() & self._views.keys()}
             if self._hot is not None:
@@ -307,7 +302,7 @@ class WeightStore(Mapping[str, Array]):
         self._use(name)
         view = self._views.get(name)
         if view is None:
-            view = _view(name, self._place(name))
+            view = views.array(name, self._place(name))
             with self._guard():
                 self._open()  # or the view would outlive a close from elsewhere in here
                 view = self._views.setdefault(name, view)
@@ -345,42 +340,6 @@ def _overhead(name: str) -> int:
 
 def _value(name: str, place: Place) -> int:
     return max(0, place.nbytes - _overhead(name))
-
-
-def _view(name: str, place: Place) -> Array:
-    dtype = place.dtype
-    if isinstance(dtype, str):
-        try:
-            dtype = _numpy_dtype(dtype)
-        except (ImportError, TypeError) as error:
-            raise type(error)(f"tensor {name!r:.80} {error}") from None
-    return _array(place, dtype)
-
-
-def _array(place: Place, dtype: np.dtype[Any]) -> Array:
-    return np.ndarray(
-        place.shape, dtype, place.shard.map, place.offset, order="F" if place.fortran else "C"
-    )
-
-
-@cache
-def _numpy_dtype(code: str) -> np.dtype[Any]:
-    kind = DTYPES[code]
-    if kind.bits % 8:
-        raise TypeError(f"is of {kind.name}, several items to a byte: take raw(name)")
-    try:
-        return np.dtype(kind.name)
-    except TypeError:
-        pass
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise ImportError(
-            f'is of {kind.name}: install ml_dtypes (pip install "cachecore-ml[ml]"), or take'
-            " raw(name) or torch(name)"
-        ) from None
-    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, kind.name))
-    return dtype
 
 
 def _identities(places: Places) -> list[tuple[int, ...]]:

@@ -27,6 +27,7 @@ PROMISES = {
     "sentinel.py": ["the breaker is open", "errors: 0.", "Writes that were forgotten: 0."],
     "shared_vectors.py": ["killed by SIGKILL", "Broken rows: 0."],
     "sqlite_tier.py": ["10 from SQLite, 0 computed"],
+    "weight_shards.py": ["Sums of all weights that the workers found: 1."],
 }
 
 WITH_MODELS = {"prefix_generation.py", "semantic_search.py"}  # tests/ml/torch runs them

@@ -230,7 +230,10 @@ def patched(at: int, value: bytes, content: bytes = PLAIN) -> bytes:
         (patched(CENTRAL + 42, struct.pack("<I", 5)), "does not begin where the directory says"),
         (patched(CENTRAL + 42, struct.pack("<I", 2**31)), "does not begin|cannot be read"),
         (patched(END + 12, struct.pack("<I", 2**32 - 2)), "cannot be read"),
-        (patched(26, b"\xff\xff"), "truncated|begins here"),
+        (patched(CENTRAL + 8, b"\x20\0"), "a patch of something else"),
+        (patched(26, b"\xff\xff"), "it has another name where it begins"),
+        (patched(30, b"b"), "it has another name where it begins"),
+        (patched(28, b"\xff\xff"), "truncated"),
         (patched(CENTRAL + 6, b"\xff\0"), "cannot be read"),
     ],
 )
@@ -238,11 +241,14 @@ def test_npz(tmp_path: Path, content: bytes, message: str) -> None:
     refused(tmp_path / "m.npz", content, message)
 
 
-def test_members_on_the_same_bytes(tmp_path: Path) -> None:
+def test_members_within_members(tmp_path: Path) -> None:
     """As in a bomb: many members of the directory lie over one another."""
-    two = archive({"a.npy": GOOD, "b.npy": GOOD})
-    second = two.index(b"PK\1\2", two.index(b"PK\1\2") + 1)
-    refused(tmp_path / "m.npz", patched(second + 42, bytes(4), two), "overlaps|does not begin")
+    inner = PLAIN[:CENTRAL].replace(b"a.npy", b"b.npy")
+    outer = npy(saying("|u1", shape=(len(inner),)), inner)
+    both = archive({"a.npy": outer, "b.npy": GOOD})
+    entry = both.index(b"PK\1\2", both.index(b"PK\1\2") + 1)
+    content = patched(entry + 42, struct.pack("<I", both.index(inner)), both)
+    refused(tmp_path / "m.npz", content, r"member 'b\.npy': it overlaps another member")
 
 
 def test_two_members_of_one_name(tmp_path: Path) -> None:

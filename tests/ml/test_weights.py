@@ -111,13 +111,14 @@ def test_views_outlive_the_store(path: Path) -> None:
     assert (view == expected).all()
 
 
-def test_a_map_goes_with_its_last_view(path: Path) -> None:
+@pytest.mark.parametrize("budget", [None, "1MB"])
+def test_a_map_goes_with_its_last_view(path: Path, budget: str | None) -> None:
     files = len(os.listdir("/proc/self/fd"))
-    store = WeightStore(path)
+    store = WeightStore(path, budget=budget)
+    store.pin(["layer.1.bias"])
     view = store["layer.0.bias"]
     mapped = weakref.ref(view.base)
     store.close()
-    del store
     assert mapped() is not None
     del view
     assert mapped() is None

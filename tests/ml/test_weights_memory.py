@@ -179,10 +179,13 @@ def test_pinning_a_file_that_was_truncated(fresh: Fresh) -> None:
     """Its pages are asked for in a way that says no, and does not end the process."""
     path = fresh(arrays())
     store = WeightStore(path)
-    os.truncate(path, PAGE)
-    with pytest.raises(OSError, match=r"m\.safetensors"):
-        store.pin(["t5"])
-    assert store.stats().pinned == 0
+    locked = locked_kilobytes()
+    os.truncate(path, 60 * PAGE)
+    with pytest.raises(OSError, match=r"the file was truncated, or its disk fails: .*m\.safetens"):
+        store.pin(["t0", "t5"])
+    assert (store.stats().pinned, store.stats().hot, locked_kilobytes()) == (0, 0, locked)
+    store.pin(["t0"])
+    assert store["t0"].max() == 0
 
 
 # --- a budget
