@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cachecore.ml.feature_rows import Feature
+    from cachecore.ml.features import FeatureCache
     from cachecore.ml.fingerprints import fingerprint
     from cachecore.ml.versions import model_version
 
 __all__ = [
+    "Feature",
+    "FeatureCache",
     "fingerprint",
     "model_version",
 ]
 # Where they are. Loaded when first asked for: some need a package that need not be installed.
 _LATER = {
+    "Feature": "feature_rows",
+    "FeatureCache": "features",
     "fingerprint": "fingerprints",
     "model_version": "versions",
 }
