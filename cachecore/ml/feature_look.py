@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,20 @@ class Look:
     def __init__(
         self,
         shelf: Shelf,
-        scope: dict[Any, Rows] | None,
+        scope: dict[Any, bytes] | None,
         entity_ids: Any,
         names: Iterable[str] | None,
     ) -> None:
         schema = shelf.schema
         self._shelf, self._scope, self._entities = shelf, scope, entities_of(entity_ids)
-        self._names = None if names is None else list(names)
-        self._places = range(schema.count) if names is None else schema.columns(self._names or ())
-        self._which: Any = slice(None) if names is None else self._places
+        self._places: Sequence[int] = range(schema.count)
+        self._which: Any = slice(None)  # the columns of expiries
+        self._names: list[str] | None = None
+        if names is not None:
+            self._which = self._places = schema.columns(names)
+            self._names = [schema.names[place] for place in self._places]
+            if not self._names:
+                raise ValueError("names must be at least one")
         self._rows = np.empty((len(self._entities), schema.width), np.int64)
         shelf.rows.gather(self._entities, self._rows)
         self._expiries = schema.expiries(self._rows)
@@ -133,7 +138,7 @@ class Look:
             self._found = self._expiries[:, self._which] > 0
             absent = ~self._found
             self._shelf.count("missing", self._which, absent.sum(axis=0))
-            for column in np.flatnonzero(absent.any(axis=0)):
+            for column in np.flatnonzero(absent.any(axis=0)).tolist():
                 feature = schema.features[self._places[column]]
                 records[feature.name][absent[:, column]] = feature.default
         if self._scope is not None:
@@ -147,16 +152,14 @@ class Look:
 
     # --- the request that this is part of
 
-    def _pinned(self, scope: dict[Any, Rows]) -> Rows:
+    def _pinned(self, scope: dict[Any, bytes]) -> Rows:
         """What it has looked up, as rows of ours."""
-        blank = np.zeros(self._shelf.schema.width, np.int64)
-        rows = [scope.get(entity, blank) for entity in self._entities]
-        return np.array(rows, np.int64).reshape(self._rows.shape)
+        return self._shelf.schema.unpack([scope.get(entity) for entity in self._entities], 0)
 
-    def _remember(self, scope: dict[Any, Rows], found: Cells) -> None:
+    def _remember(self, scope: dict[Any, bytes], found: Cells) -> None:
         schema, pinned = self._shelf.schema, self._pinned(scope)
         cells = np.zeros((len(pinned), schema.count), np.bool_)
         cells[:, self._which] = True
         schema.merge(pinned, self._rows, cells)
         schema.expiries(pinned)[:, self._which] = np.where(found, FOREVER, -FOREVER)
-        scope.update(zip(self._entities, pinned, strict=True))
+        scope.update(zip(self._entities, schema.pack(pinned), strict=True))

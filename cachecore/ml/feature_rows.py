@@ -189,7 +189,12 @@ class Schema:
 
 
 def _feature(given: Any) -> Feature:
-    return given if isinstance(given, Feature) else Feature(*given)
+    if isinstance(given, Feature):
+        return given
+    if not isinstance(given, (tuple, list)):
+        kind = type(given).__name__
+        raise TypeError(f"features must each be a Feature or a tuple of its arguments, not {kind}")
+    return Feature(*given)
 
 
 def _milliseconds(feature: Feature, policies: Mapping[str, float]) -> int:
@@ -219,6 +224,8 @@ def column_of(
         if isinstance(values, (str, bytes)) or not hasattr(type(values), "__iter__"):
             raise TypeError(f"{what} must have an item for each entity, not {values!r:.80}")
         values = list(values)
+        if not values and count == 0:  # which tells nothing of its dtype
+            return np.empty((0, *kind.shape), kind.base), None
         gone = [value is None or value is MISSING for value in values]
         if any(gone):
             absent, blank = np.array(gone, np.bool_), np.zeros(kind.shape, kind.base)

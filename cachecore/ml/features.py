@@ -15,14 +15,14 @@ from typing import Any
 from cachecore._core import Cache
 from cachecore.ml.feature_loads import FeatureCacheStats, FeatureCounts, Shelf, Steps
 from cachecore.ml.feature_look import Look, entities_of
-from cachecore.ml.feature_rows import FOREVER, Rows, Schema
+from cachecore.ml.feature_rows import FOREVER, Schema
 from cachecore.ml.feature_store import FeatureStore
 from cachecore.ml.flights import BatchFlights
 from cachecore.settings import seconds
 
 _caches: weakref.WeakSet[FeatureCache] = weakref.WeakSet()
 # By the id of a cache: the rows of what the block that this code is in has looked up.
-_blocks: ContextVar[dict[int, dict[Any, Rows]] | None] = ContextVar(
+_blocks: ContextVar[dict[int, dict[Any, bytes]] | None] = ContextVar(
     "cachecore_features", default=None
 )
 
@@ -168,8 +168,8 @@ class FeatureCache:
 
     def _setting(self, entity_ids: Any, columns: Any) -> Steps:
         entities = entities_of(entity_ids)
-        dtype = getattr(columns, "dtype", None)
-        names = list(columns if dtype is None else dtype.names or ())
+        fields = getattr(getattr(columns, "dtype", None), "names", None)
+        names = columns if isinstance(columns, Mapping) else fields or ()
         places, now = self._schema.columns(names), self._shelf.now()
         rows = self._schema.read(columns, places, len(entities), now, "columns")
         last = {entity: at for at, entity in enumerate(entities)}
@@ -217,7 +217,7 @@ class FeatureCache:
         finally:
             _blocks.reset(token)
 
-    def _scope(self) -> dict[Any, Rows] | None:
+    def _scope(self) -> dict[Any, bytes] | None:
         blocks = _blocks.get()
         return None if blocks is None else blocks.get(id(self))
 
