@@ -78,11 +78,12 @@ class Shelf:
         rows: Cache[Any, bytes],
         store: FeatureStore | None,
         loads: bool,
+        exact: bool,
         negative: int | None,
         clocks: tuple[Callable[[], float], Callable[[], float]],
     ) -> None:
         self.schema, self.rows, self.store = schema, rows, store
-        self._loads_any, self._negative = loads, negative
+        self._loads_any, self._exact, self._negative = loads, exact, negative
         self._clock, self._wall = clocks
         self.counts = np.zeros((len(FeatureCounts._fields), schema.count), np.int64)
         self.calls = self.writes = 0
@@ -138,10 +139,11 @@ class Shelf:
                 at, which = _rectangle(expiries, places)
             loaded = np.zeros_like(known)
             if at and self._loads_any:
-                names = [schema.names[place] for place in which]
-                self.count("loads", which, len(at))
+                asked, names = [entities[row] for row in at], [schema.names[p] for p in which]
+                wanted = expiries[np.ix_(at, which)] == 0
+                self.count("loads", which, wanted.sum(axis=0) if self._exact else len(at))
                 self.calls += 1
-                source = yield "load", [entities[row] for row in at], names
+                source = yield "load", asked, names, *([wanted] if self._exact else [])
                 found = schema.read(source, which, len(at), self.now(), "what loader returned")
                 loaded[at] = self.take(rows, at, found)
                 told = True

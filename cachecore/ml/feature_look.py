@@ -58,10 +58,12 @@ class Look:
         self._which: Any = slice(None)  # the columns of expiries
         self._names: list[str] | None = None
         if names is not None:
-            self._which = self._places = schema.columns(names)
-            self._names = [schema.names[place] for place in self._places]
-            if not self._names:
+            self._which = places = self._places = schema.columns(names)
+            if not places:
                 raise ValueError("names must be at least one")
+            if places == [*range(places[0], places[0] + len(places))]:  # a slice is faster
+                self._which = slice(places[0], places[-1] + 1)
+            self._names = [schema.names[place] for place in places]
         self._rows = np.empty((len(self._entities), schema.width), np.int64)
         shelf.rows.gather(self._entities, self._rows)
         self._expiries = schema.expiries(self._rows)
@@ -84,14 +86,11 @@ class Look:
         self._expiries[np.abs(self._expiries) <= now] = 0
         self._writes = shelf.writes
         self._own: set[Load] = set()
-        # An entity's last row is completed; the others are copied from it in the end.
-        self._at = {entity: at for at, entity in enumerate(self._entities)}
-        self._see()
-
-    def _see(self) -> None:
-        expiries = self._expiries[list(self._at.values())][:, self._which]
-        lacking = (expiries == 0).any(axis=1).tolist()
-        self.missing = [each for each, lacks in zip(self._at, lacking, strict=True) if lacks]
+        lacking = (self._expiries[:, self._which] == 0).any(axis=1)
+        self._lacking: list[int] = np.flatnonzero(lacking).tolist()
+        # An entity's last row is completed; its others are copied from that in the end.
+        self._at = {self._entities[at]: at for at in self._lacking}
+        self.missing = list(self._at)
 
     # --- loads
 
@@ -120,7 +119,9 @@ class Look:
         if good:
             rows = np.stack([load.rows[at] for _, load, at in good if load.rows is not None])
             self._shelf.take(self._rows, [self._at[entity] for entity, _, _ in good], rows)
-        self._see()
+        expiries = self._expiries[list(self._at.values())][:, self._which]
+        lacking = (expiries == 0).any(axis=1).tolist()
+        self.missing = [each for each, lacks in zip(self._at, lacking, strict=True) if lacks]
 
     def _may_take(self, entity: Any, load: Load) -> bool:
         if load in self._own:
@@ -133,8 +134,9 @@ class Look:
         """What the caller gets."""
         schema, records = self._shelf.schema, self._shelf.schema.records(self._rows)
         if self._found is None:
-            if len(self._at) < len(self._entities):
-                self._rows[:] = self._rows[[self._at[entity] for entity in self._entities]]
+            if len(self._at) < len(self._lacking):
+                whole = [self._at[self._entities[at]] for at in self._lacking]
+                self._rows[self._lacking] = self._rows[whole]
             self._found = self._expiries[:, self._which] > 0
             absent = ~self._found
             self._shelf.count("missing", self._which, absent.sum(axis=0))

@@ -38,6 +38,9 @@ class FeatureCache:
             of columns by name, or a structured array, aligned with the entities. None, MISSING
             or masked: there is none. NaN is a value. More columns than asked for are
             ignored. It may be a coroutine function: then only `aget_features` loads.
+        exact: call it as loader(entities, names, wanted) instead: a bool array of shape (entities,
+            names) says of which of them which feature is missing. What it returns for others
+            is ignored, and may be None.
         store: a `RedisTier`, asked before the loader and given what that returned. It stays open.
         version: of what the features mean. It is part of every key of the store, as are names
             and dtypes: what was written for another schema is not read.
@@ -60,7 +63,8 @@ class FeatureCache:
         *,
         maxsize: int | None = None,
         max_bytes: int | str | None = None,
-        loader: Callable[[list[Any], list[str]], Any] | None = None,
+        loader: Callable[..., Any] | None = None,
+        exact: bool = False,
         store: Any = None,
         version: str = "",
         namespace: str = "features",
@@ -71,6 +75,8 @@ class FeatureCache:
         for name, function in (("loader", loader), ("timer", timer)):
             if function is not None and not callable(function):
                 raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+        if not isinstance(exact, bool):
+            raise TypeError(f"exact must be a bool, not {type(exact).__name__}")
         if not isinstance(namespace, str):
             raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
         self._schema = schema = Schema(features, version, policies or {})
@@ -80,7 +86,7 @@ class FeatureCache:
         rows: Cache[Any, bytes] = Cache(maxsize, max_bytes=max_bytes)
         below = None if store is None else FeatureStore(store, schema, namespace)
         clocks = (timer or time.monotonic, timer or time.time)
-        self._shelf = Shelf(schema, rows, below, loader is not None, negative, clocks)
+        self._shelf = Shelf(schema, rows, below, loader is not None, exact, negative, clocks)
         self._loader, self._flights = loader, BatchFlights()
         self._awaits = inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(
             getattr(type(loader), "__call__", None)  # noqa: B004
@@ -105,7 +111,8 @@ class FeatureCache:
         """Features of n entities: what is missing or no longer fresh is loaded, in one call.
 
         The loader is asked for the features that any of the entities lacks, of the entities that
-        lack any; of its answer only what was missing is taken.
+        lack any (with `exact`, it is told which lacks which); of its answer only what was
+        missing is taken.
 
         Args:
             entity_ids: n of them, in a sequence or an array; the same one may come more than once.
@@ -264,11 +271,11 @@ class FeatureCache:
         assert self._shelf.store is not None
         return self._shelf.store.ask(name, *args)
 
-    def _load(self, entities: list[Any], names: list[str]) -> Any:
+    def _load(self, *args: Any) -> Any:
         if self._awaits:
             raise TypeError("loader is a coroutine function: call aget_features")
         assert self._loader is not None
-        return self._loader(entities, names)
+        return self._loader(*args)
 
     # --- the rest
 

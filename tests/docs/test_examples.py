@@ -23,6 +23,7 @@ PROMISES = {
         "older than a write before: 0.",
         "still owed to it: 0.",
     ],
+    "recommender.py --requests 60": ["Clicks older than 2 s: none."],
     "sentinel.py": ["the breaker is open", "errors: 0.", "Writes that were forgotten: 0."],
     "shared_vectors.py": ["killed by SIGKILL", "Broken rows: 0."],
     "sqlite_tier.py": ["10 from SQLite, 0 computed"],
@@ -61,7 +62,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.kill()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: str(path.name))
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.name))
 def test_code_of_a_page(
     page: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

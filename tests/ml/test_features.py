@@ -101,6 +101,30 @@ def test_what_is_fresh_is_not_overwritten_by_a_load_of_its_neighbours(
     assert get(cache, ["b"], ["age"])["age"].tolist() == [99]
 
 
+def test_a_loader_that_is_told_which_lacks_which(source: Source, get: Any) -> None:
+    told: list[Any] = []
+
+    def loader(entities: list[Any], names: list[str], wanted: Any) -> Any:
+        told.append((entities, names, wanted.tolist()))
+        columns = source(entities, names)
+        for at, name in enumerate(names):  # nothing but what is wanted
+            columns[name] = [
+                each if wants else None
+                for each, wants in zip(columns[name], wanted[:, at], strict=True)
+            ]
+        wanted[:] = True  # its own
+        return columns
+
+    cache = make(loader, exact=True)
+    get(cache, ["a", "b"], ["age"])
+    get(cache, ["a"], ["country"])
+    told.clear()
+    entities, names = ["a", "b", "c", "c"], ["age", "country"]
+    check(get(cache, entities, names), entities, names)
+    assert told == [(["b", "c"], names, [[False, True], [True, True]])]
+    assert [cache.stats().features[name].loads for name in names] == [3, 3]
+
+
 def test_each_feature_has_a_lifetime_of_its_own(source: Source, clock: Clock, get: Any) -> None:
     cache = make(source, clock)
     get(cache, ["a"])

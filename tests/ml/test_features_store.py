@@ -18,6 +18,7 @@ import redis
 
 from cachecore.errors import TierError
 from cachecore.ml import Feature, FeatureCache
+from cachecore.ml.feature_loads import Load
 from cachecore.tiers import RedisTier
 from ml.featured import BATCH, HANGS, NAMES, SCHEMA, Source, check, make, value
 from servers import Server, redis_server
@@ -257,6 +258,10 @@ class Slow(RedisTier):
         self.during()
         super().set_fields(items, lifetime)
 
+    def delete_fields(self, keys: Any, fields: Any) -> int:
+        self.during()
+        return super().delete_fields(keys, fields)
+
 
 def test_a_write_while_what_was_loaded_is_handed_down(
     server: Server, client: Any, source: Source
@@ -275,6 +280,28 @@ def test_a_write_while_what_was_loaded_is_handed_down(
     assert not found[0, 1] or rows["age"][0] == 77
     assert found[1].all()
     assert cache.get_features(["a"])["age"] == 77
+    tier.close()
+
+
+def test_what_was_read_from_the_store_while_it_was_told_to_forget(
+    server: Server, client: Any, source: Source
+) -> None:
+    tier = Slow(f"redis://127.0.0.1:{server.port}", timeout=2.0)
+    make(source, store=tier).get_features(["a"])
+    cache = make(source, store=tier)
+    steps = cache._shelf.loading(Load(["a"]), range(4))
+    read: list[Any] = []
+
+    def look() -> None:  # somebody begins to load, and finds what is about to go
+        name, *args = next(steps)
+        read.append(getattr(tier, name)(*args))
+
+    tier.during = look
+    source.version = 1
+    cache.invalidate(["a"])
+    with pytest.raises(StopIteration):
+        steps.send(read[0])
+    check(cache.get_features(["a"]), ["a"], version=1)
     tier.close()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from cachecore.ml import FeatureCache
+from cachecore.ml.feature_loads import Load
+from cachecore.ml.feature_look import Look
 from ml.featured import HANGS, NAMES, Source, check, in_threads, make, value
 
 
@@ -149,6 +151,32 @@ def test_a_write_during_a_load_is_not_undone_by_it(what: str) -> None:
     check(cache.get_features(["b"]), ["b"])
 
 
+def test_of_two_loads_the_one_that_ends_first_is_kept() -> None:
+    """Two that would wait for each other both load: the later end may bring the older value."""
+    cache = make(None)
+    cache._shelf._loads_any = True
+    loads = [cache._shelf.loading(Load(["a"]), [NAMES.index("age")]) for _ in range(2)]
+    for load in loads:
+        assert next(load) == ("load", ["a"], ["age"])
+    for load, age in zip(reversed(loads), (2, 1), strict=True):
+        with pytest.raises(StopIteration):
+            load.send({"age": [age]})
+    assert cache.get_features(["a"], ["age"])["age"] == 2
+
+
+def test_what_was_loaded_before_a_write_is_not_for_who_comes_after_it(source: Source) -> None:
+    """A load has ended, and not landed yet, when the write and the look-up come."""
+    cache, load = make(source), Load(["a"])
+    cache._play(cache._shelf.loading(load, [NAMES.index("age")]))
+    before = Look(make(source)._shelf, None, ["a"], ["age"])
+    before.take({"a": (load, 0)})
+    assert before.missing == []
+    cache.invalidate(["a"])
+    after = Look(cache._shelf, None, ["a"], ["age"])
+    after.take({"a": (load, 0)})
+    assert after.missing == ["a"]
+
+
 def test_sets_of_different_features_at_a_time_are_all_kept() -> None:
     cache = make(None)
     entities = list(range(50))
@@ -225,7 +253,7 @@ def test_a_fork_while_others_load_and_write() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        source.go.set()
+        source.after = lambda: None  # the lock of the event may be held for ever here
         cache.set_features(["b"], {"age": [4]})
         ages = cache.get_features(["a", "b"], ["age"])["age"].tolist()
         os.write(writer, b"good" if ages == [value("a", "age"), 4] else b"wrong")

@@ -129,6 +129,7 @@ def test_bad_names(source: Source) -> None:
         ({"loader": 3}, TypeError, "loader must be callable, not int"),
         ({"timer": 3}, TypeError, "timer must be callable"),
         ({"store": {}}, TypeError, "store must be a RedisTier, not dict"),
+        ({"exact": 1}, TypeError, "exact must be a bool"),
         ({"version": 3}, TypeError, "version must be a str"),
         ({"namespace": b"x"}, TypeError, "namespace must be a str"),
         ({"negative_ttl": 0}, ValueError, "negative_ttl must be greater than 0"),
