@@ -247,8 +247,9 @@ def test_a_fork_while_others_load_and_write() -> None:
             held.set()
             assert release.wait(HANGS)
 
-    threads = [in_background(lambda: cache.get_features(["a"])), in_background(write)]
+    threads = [in_background(lambda: cache.get_features(["a"]))]
     assert source.began.wait(HANGS)
+    threads.append(in_background(write))
     assert held.wait(HANGS)
     reader, writer = os.pipe()
     child = os.fork()
