@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from cachecore.ml.attention import blocks_of_past, past_of_blocks
     from cachecore.ml.calibration import Calibration
     from cachecore.ml.embeddings import EmbeddingCache, EmbeddingStats
+    from cachecore.ml.feature_rows import Feature
+    from cachecore.ml.features import FeatureCache
     from cachecore.ml.fingerprints import fingerprint
     from cachecore.ml.guards import word_guard
     from cachecore.ml.pipeline import Pipeline, Stage
@@ -24,6 +26,8 @@ __all__ = [
     "Calibration",
     "EmbeddingCache",
     "EmbeddingStats",
+    "Feature",
+    "FeatureCache",
     "Hit",
     "Pipeline",
     "PrefixCache",
@@ -48,6 +52,8 @@ _LATER = {
     "Calibration": "calibration",
     "EmbeddingCache": "embeddings",
     "EmbeddingStats": "embeddings",
+    "Feature": "feature_rows",
+    "FeatureCache": "features",
     "Hit": "semantic_parts",
     "Pipeline": "pipeline",
     "PrefixCache": "prefixes",

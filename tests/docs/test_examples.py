@@ -24,6 +24,7 @@ PROMISES = {
         "older than a write before: 0.",
         "still owed to it: 0.",
     ],
+    "recommender.py --requests 60": ["Clicks older than 2 s: none."],
     "sentinel.py": ["the breaker is open", "errors: 0.", "Writes that were forgotten: 0."],
     "shared_vectors.py": ["killed by SIGKILL", "Broken rows: 0."],
     "sqlite_tier.py": ["10 from SQLite, 0 computed"],
