@@ -28,6 +28,8 @@ MOST_HEADER = 10_000  # bytes; NumPy reads no more either: a parser of Python ca
 MOST_MEMBERS = 1 << 23  # bytes of an archive's directory: some 100,000 members
 _TAIL = 1 << 17  # bytes: more than an archive can have behind its directory
 _MAGIC = b"\x93NUMPY"
+_UNREADABLE = 0x61  # flags of a member: encrypted, a patch, encrypted strongly
+_UTF8 = 0x800  # flag: so its name is written
 _LOCAL = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 _STORED_AS = "np.savez stores arrays so that they can be mapped, np.savez_compressed does not"
 
@@ -99,8 +101,8 @@ def _room(shard: Shard, member: zipfile.ZipInfo) -> Room:
     """Where in the file a member's bytes are, if they stand there as they are."""
     if not member.filename.endswith(".npy"):
         raise ValueError("this is no array: its name does not end in .npy")
-    if member.flag_bits & 1:
-        raise ValueError("it is encrypted")
+    if member.flag_bits & _UNREADABLE:
+        raise ValueError("it is encrypted, or a patch of something else")
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"it is compressed, and cannot be mapped; {_STORED_AS}")
     if member.compress_size != member.file_size:
@@ -110,6 +112,9 @@ def _room(shard: Shard, member: zipfile.ZipInfo) -> Room:
         raise ValueError("it does not begin where the directory says")
     _, name, extra = _LOCAL.unpack(head)
     start = member.header_offset + _LOCAL.size + name + extra
+    written = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
+    if shard.read(name, member.header_offset + _LOCAL.size) != written:
+        raise ValueError("it has another name where it begins")
     return Room(start, start + member.file_size)
 
 

@@ -83,21 +83,22 @@ class Keeper:
                 _libc().munlock(_address(place.shard.map) + start * PAGE, (end - start) * PAGE)
 
     def drop(self, place: Place) -> int:
-        """Let go of a tensor's memory: of its pages, but those which it shares with neighbours.
+        """Let go of a tensor's memory: of its pages, but those that it shares with neighbours.
 
         Returns how many bytes were let go. Pages that another process maps stay in memory.
         """
         self.release(place)
-        start = -(-place.offset // PAGE) * PAGE
-        size = (place.offset + place.nbytes) // PAGE * PAGE - start
-        if size <= 0:
+        start, end = -(-place.offset // PAGE) * PAGE, (place.offset + place.nbytes) // PAGE * PAGE
+        if start >= end:
             return 0
-        place.shard.map.madvise(mmap.MADV_DONTNEED, start, size)
-        for private in place.shard.maps[1:]:
-            _advise(private, _PAGEOUT, start, size)  # unlike MADV_DONTNEED keeps what was written
+        # The kernel has pages in groups, of up to some MB: this takes apart those which reach into
+        # a neighbour. It keeps what was written to a private map; the next advice would not.
+        for mapped in place.shard.maps:
+            _advise(mapped, _PAGEOUT, start, end - start)
+        place.shard.map.madvise(mmap.MADV_DONTNEED, start, end - start)
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(place.shard.fd, start, size, os.POSIX_FADV_DONTNEED)
-        return size
+            os.posix_fadvise(place.shard.fd, start, end - start, os.POSIX_FADV_DONTNEED)
+        return end - start
 
     def forget_locks(self) -> None:
         """In a process that was forked: locks are not inherited."""

@@ -112,3 +112,23 @@ def test_the_weights_of_minilm() -> None:
             assert np.array_equal(store[name], arrays.get_tensor(name))
             assert torch.equal(store.torch(name), tensors.get_tensor(name))
     assert store.stats().hot_bytes <= 60 << 20
+
+
+def test_a_module_on_the_map(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    def make() -> Any:
+        return torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.LayerNorm(4)).bfloat16()
+
+    trained, served = make(), make()
+    save_file(trained.state_dict(), tmp_path / "m.safetensors")
+    store = WeightStore(tmp_path / "m.safetensors")
+    served.load_state_dict({name: store.torch(name) for name in store}, assign=True)
+    rows = torch.randn(3, 8).bfloat16()
+    assert torch.equal(trained(rows), served(rows))
+    for name, parameter in served.named_parameters():
+        assert parameter.data_ptr() == store.torch(name).data_ptr()
+    with torch.no_grad():
+        served[0].bias.add_(1)  # as fine-tuning would: in this process alone
+    assert torch.equal(served[0].bias, trained[0].bias + 1)
+    assert np.array_equal(store.raw("0.bias"), trained[0].bias.view(torch.uint16).numpy(force=True))
