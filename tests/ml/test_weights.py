@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.numpy import save_file
 import cachecore.ml
 from cachecore import Cache
 from cachecore.ml import WeightStats, WeightStore
-from ml.weightfiles import layers, numpy_dtype, of_arrays, write_shards
+from ml.weightfiles import layers, numpy_dtype, of_arrays, total, write_shards
 
 
 @pytest.fixture
@@ -201,10 +202,6 @@ def test_many_threads(path: Path) -> None:
     }
 
 
-def total(store: WeightStore) -> float:
-    return float(sum(float(array.sum()) for array in store.values()))
-
-
 def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_shards(tmp_path / "model", layers())
@@ -213,8 +210,9 @@ def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = pickle.loads(pickle.dumps(store))
     assert total(again) == total(store) == total(copy.copy(store))
     assert again.stats().hot == len(store)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(total, (store,)) == total(store)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as pool:
+        assert pool.submit(total, store).result() == total(store)
 
 
 def test_pickled_before_a_file_was_replaced(path: Path) -> None:
