@@ -40,12 +40,13 @@ class Fingerprint(Topic):
 
     def setup(self, kind: str) -> None:
         """Make the input."""
-        self.input = {
+        inputs: dict[str, object] = {
             "text": TEXTS[0],
             "4 KB array": np.zeros(1024, np.float32),
             "1 MB array": np.zeros(1 << 18, np.float32),
             "dict of 20": {text: at for at, text in enumerate(TEXTS[:20])},
-        }[kind]
+        }
+        self.input = inputs[kind]
 
     def time_fingerprint(self, *_: object) -> None:
         """`fingerprint(x, model=..., version=...)`."""
