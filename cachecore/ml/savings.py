@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cachecore.ml.versions import version_text
 from cachecore.settings import price
 
 _RECENT = 256  # calls of a model that its time is estimated from
@@ -59,7 +60,7 @@ class Ledger:
         # A request that failed was not noted, what it had computed before was.
         saved = fixed * max(0, requests - calls) + per_row * max(0, rows - computed)
         return SavingsLine(
-            self.name, str(self.version), *counts, seconds, saved, _money(saved, per_second)
+            self.name, version_text(self.version), *counts, seconds, saved, _money(saved, per_second)
         )
 
 

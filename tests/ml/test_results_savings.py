@@ -77,6 +77,12 @@ def test_a_cache_reports() -> None:
     assert "money" not in str(cache.savings())
 
 
+@pytest.mark.parametrize("version", [7, 0, -3, 10**5_000], ids=["7", "0", "-3", "long"])
+def test_a_version_that_is_a_number(version: int) -> None:
+    line = report([Ledger("model", version)], None).lines[0]
+    assert int(line.version, 0) == version
+
+
 @pytest.mark.parametrize(
     ("value", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)]
 )
