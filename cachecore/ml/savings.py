@@ -60,8 +60,9 @@ class Ledger:
         # A request that failed was not noted, what it had computed before was.
         saved = fixed * max(0, requests - calls) + per_row * max(0, rows - computed)
         return SavingsLine(
-            self.name, version_text(self.version), *counts, seconds, saved, _money(saved, per_second)
-        )
+            self.name, version_text(self.version), *counts,
+            seconds, saved, _money(saved, per_second),
+        )  # fmt: skip
 
 
 def _begin_anew() -> None:

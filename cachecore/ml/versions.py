@@ -98,8 +98,9 @@ def model_version(
         OSError: A file cannot be read; FileNotFoundError if it is not there.
         RuntimeError: Files changed while they were read, three times in a row.
         TypeError: Neither a path nor a mapping; or a value of it that has no fingerprint.
-        ValueError: There are no weights; the path is empty; a directory holds a link to a directory; a name leads to
-            something else than a file or a directory; the digest is unknown.
+        ValueError: There are no weights; the path is empty; a directory holds a link to a
+            directory; a name leads to something else than a file or a directory; the digest is
+            unknown.
 
     Thread safety: any thread. Files of which two threads ask at once may be read twice.
     """

@@ -151,24 +151,6 @@ def test_dataclasses_and_enums_are_known_by_their_types() -> None:
     assert len({encoded(value) for value in values}) == len(values)
 
 
-def test_a_module_is_not_a_class_with_a_class_in_it() -> None:
-    values = []
-    for module, name in (("a.b", "c"), ("a", "b.c")):
-        for kind in (dataclasses.make_dataclass("c", []), enum.Enum("c", "X")):
-            kind.__module__, kind.__qualname__ = module, name
-            values.append(kind.X if issubclass(kind, enum.Enum) else kind())
-    assert len({encoded(value) for value in values}) == 4
-
-
-@pytest.mark.parametrize("dtype", ["S0", "U0", "V0"])
-def test_items_of_no_bytes(dtype: str) -> None:
-    """Nothing stands for them, whatever the strides."""
-    rows = np.zeros(6, [("a", dtype), ("b", "i4")])["a"]
-    for array in (rows, rows[::2], rows[:0]):
-        assert encoded(array).endswith(b'"\x01' + bytes([len(array)]))
-    assert encoded(rows[::2]) == encoded(rows[:3])
-
-
 def test_a_memory_mapped_array_is_an_array(tmp_path: Path) -> None:
     weights = np.arange(5_000.0)
     np.save(tmp_path / "w.npy", weights)
@@ -261,7 +243,6 @@ def test_anything_else_is_refused(value: Any) -> None:
         (({b"b": 1j},), "inputs[0][bytes key]"),
         (([frozenset({1j})],), "inputs[0][0]<item>"),
         (({"x" * 100: 1j},), "inputs[0]['" + "x" * 39 + "]"),
-        (({10**39: 1j},), f"inputs[0][{10**39}]"),
         (({10**5_000: 1j},), "inputs[0][int key]"),
     ],
 )
@@ -319,7 +300,6 @@ def test_keys_that_are_one() -> None:
         ({"salt": 1}, TypeError, "salt must be bytes or a str, not int"),
         ({"salt": bytearray(b"s")}, TypeError, "salt must be bytes or a str, not bytearray"),
         ({"digest": "md5"}, ValueError, 'digest must be "sha3_256", "blake2b" or "blake3"'),
-        ({"digest": Text("blake3")}, ValueError, 'digest must be "sha3_256", "blake2b" or "blake3"'),
         ({"digest": ["blake3"]}, ValueError, 'digest must be "sha3_256", "blake2b" or "blake3"'),
     ],
 )
