@@ -494,7 +494,8 @@ cdef class _Encoder:
         return 0
 
     cdef int tensor(self, object value, object torch) except -1:
-        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+        odd = value.is_quantized or value.is_meta or value.is_nested
+        if odd or value.layout is not torch.strided:
             raise self.refused(value, "only a dense tensor that has items can be told by bytes")
         plain = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
         cdef cnp.ndarray items = plain.reshape(-1).view(torch.uint8).numpy()

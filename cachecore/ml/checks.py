@@ -57,6 +57,10 @@ def refuse_unkeepable(results: Any, who: str, allow_nan: bool = False) -> None:
 
 
 def _has_nan(value: Any) -> bool:
+    if type(value) in (str, int, bool):  # what is most frequent in lists, first
+        return False
+    if type(value) in (float, complex):
+        return bool(value != value)
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.names:
             return any(_has_nan(value[name]) for name in value.dtype.names)  # type: ignore[index]
@@ -66,8 +70,6 @@ def _has_nan(value: Any) -> bool:
             return bool(np.isnan(value).any())
         except TypeError:  # no numbers
             return False
-    if isinstance(value, (float, complex)):
-        return value != value
     if isinstance(value, (list, tuple)):
         return any(map(_has_nan, value))
     if isinstance(value, dict):

@@ -68,19 +68,6 @@ def fingerprint(
     return encode(_check, False, digest, salt, domain, model, version, params, inputs)
 
 
-def _encoded(
-    *inputs: object,
-    model: str,
-    version: str | int,
-    params: object = None,
-    domain: str = "",
-    digest: str = "sha3_256",
-    salt: bytes | str = b"",
-) -> bytes:
-    """Return the bytes that `fingerprint` takes the digest of."""
-    return encode(_check, True, digest, salt, domain, model, version, params, inputs)
-
-
 def _check(digest: object, salt: object, domain: object, model: object, version: object) -> None:
     """Refuse what is not an immutable text, number or bytes."""
     check_digest(digest)

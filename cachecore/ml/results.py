@@ -43,7 +43,8 @@ class ResultCache:
     Args:
         predict: called as predict(inputs, **parameters), or an object with such a method `predict`;
             may be a coroutine function. It returns one row for each input: an array, or a list.
-        model, version: name the model and its version; part of every fingerprint.
+        model, version: name the model and its version; part of every fingerprint. Two functions of
+            a model (`predict`, `predict_proba`) over one cache below need two names.
         maxsize, max_bytes, ttl, timer: as for `Cache`; one of the first two is required.
         below: a TieredCache without a loader, asked for what is not here.
         salt: part of every fingerprint: those of two tenants are never the same.

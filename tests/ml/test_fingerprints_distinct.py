@@ -74,7 +74,7 @@ def test_a_module_is_not_a_class_with_a_class_in_it() -> None:
     values: list[Any] = []
     for module, name in (("a.b", "c"), ("a", "b.c")):
         record = dataclasses.make_dataclass("c", [])
-        members: Any = enum.Enum("c", "X")
+        members = enum.Enum("members", "X")
         for kind in (record, members):
             kind.__module__, kind.__qualname__ = module, name
         values += [record(), *members]
