@@ -15,21 +15,29 @@ _TRAINING = ("dropout", "train", "training")
 def refuse_stochastic(params: Mapping[str, Any], seeded: bool = False) -> None:
     """Raise ValueError for a parameter with which a model draws lots."""
     seeded = seeded or any(params.get(name) is not None for name in _SEEDS)
-    sampling = params.get("do_sample", True)
+    sampling = _positive(params.get("do_sample", True))
     for name, value in params.items():
-        positive = isinstance(value, (bool, int, float, np.bool_, np.number)) and bool(value > 0)
+        positive = _positive(value)
         if isinstance(value, Mapping):
             refuse_stochastic(value, seeded)
         elif (
             (name in _SEEDS and value is None)
             or (name in _TRAINING and positive)
             or (name == "temperature" and positive and sampling and not seeded)
-            or (name == "do_sample" and value and not seeded)
+            or (name == "do_sample" and positive and not seeded)
         ):
             raise ValueError(
                 f"{name}={value!r} makes the model stochastic: its results are not for a cache "
                 "(allow_stochastic=True keeps them nevertheless)"
             )
+
+
+def _positive(value: Any) -> bool:
+    """It is a number above 0, or has one: an array with one for each input, say."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_positive, value))
+    number = isinstance(value, (int, float)) or hasattr(value, "__array__")
+    return number and bool(np.any(np.asarray(value) > 0))
 
 
 def refuse_unkeepable(results: Any, who: str, allow_nan: bool = False) -> None:
@@ -57,10 +65,11 @@ def refuse_unkeepable(results: Any, who: str, allow_nan: bool = False) -> None:
 
 
 def _has_nan(value: Any) -> bool:
-    if type(value) in (str, int, bool):  # what is most frequent in lists, first
-        return False
-    if type(value) in (float, complex):
+    kind = type(value)  # what is most frequent in lists comes first
+    if kind is float or kind is complex:
         return bool(value != value)
+    if kind is str or kind is int:
+        return False
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.names:
             return any(_has_nan(value[name]) for name in value.dtype.names)  # type: ignore[index]
@@ -74,4 +83,5 @@ def _has_nan(value: Any) -> bool:
         return any(map(_has_nan, value))
     if isinstance(value, dict):
         return any(map(_has_nan, value.values()))
-    return hasattr(value, "detach") and bool(value.isnan().any())
+    isnan = getattr(value, "isnan", None)  # of a tensor
+    return isnan is not None and hasattr(value, "detach") and bool(isnan().any())

@@ -208,6 +208,10 @@ def _stage(stage: Any) -> Stage:
         raise TypeError(f"the function of stage {stage.name!r} must be callable, not {kind}")
     if inspect.iscoroutinefunction(stage.function):
         raise TypeError(f"the function of stage {stage.name!r} must not be a coroutine function")
+    for option in ("batch", "allow_nan"):
+        if not isinstance(getattr(stage, option), bool):
+            kind = type(getattr(stage, option)).__name__
+            raise TypeError(f"{option} of stage {stage.name!r} must be a bool, not {kind}")
     check_version(stage.version, stacklevel=4)
     return stage
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections import deque
@@ -155,11 +156,13 @@ def report(ledgers: Iterable[Ledger], gpu_cost_per_hour: float | None) -> Saving
     """What lies in ledgers that all the requests of one cache went through.
 
     Raises:
-        ValueError, TypeError: the price is not a number greater than 0.
+        ValueError, TypeError: the price is not a finite number greater than 0.
     """
     per_second = None
     if gpu_cost_per_hour is not None:
         gpu_cost_per_hour = price(gpu_cost_per_hour, "gpu_cost_per_hour")
+        if math.isinf(gpu_cost_per_hour):
+            raise ValueError("gpu_cost_per_hour must be finite")
         per_second = gpu_cost_per_hour / 3600
     lines = tuple(ledger.line(per_second) for ledger in ledgers)
     saved = sum(line.seconds_saved for line in lines)

@@ -344,6 +344,8 @@ def test_savings_of_each_stage() -> None:
         ([("a", len, 1), ("a", len, 2)], ValueError, "each of another name"),
         ([("a", len)], TypeError, "must be tuples"),
         ([len], TypeError, "must be tuples"),
+        ([Stage("a", len, 1, batch=1)], TypeError, "batch of stage 'a' must be a bool, not int"),  # type: ignore[arg-type]
+        ([Stage("a", len, 1, allow_nan=None)], TypeError, "allow_nan of stage 'a' must be a bool"),  # type: ignore[arg-type]
         (5, TypeError, "stages must be an iterable of Stages or tuples, not int"),
         ([("", len, 1)], TypeError, "name must be a str"),
         ([(1, len, 1)], TypeError, "name must be a str"),

@@ -109,12 +109,14 @@ STOCHASTIC: list[dict[str, Any]] = [
     {"temperature": 0.7}, {"temperature": np.float32(1)}, {"do_sample": True},
     {"seed": None}, {"random_state": None}, {"temperature": 1, "seed": None},
     {"dropout": 0.1}, {"dropout": True}, {"training": True}, {"train": True, "seed": 3},
-    {"generation": {"temperature": 1.0}},
+    {"generation": {"temperature": 1.0}}, {"temperature": np.array(0.7)}, {"temperature": [0, 0.7]},
+    {"do_sample": np.array([False, True])},
 ]  # fmt: skip
 DETERMINISTIC: list[dict[str, Any]] = [
     {"temperature": 0}, {"temperature": 0.7, "seed": 3}, {"do_sample": False},
     {"do_sample": False, "temperature": 1.0}, {"do_sample": True, "random_state": 0},
-    {"dropout": 0.0}, {"training": False}, {"seed": 0}, {"temperature": None},
+    {"do_sample": np.array(False), "temperature": 1.0}, {"temperature": np.zeros(2)},
+    {"temperature": "low"}, {"temperature": None}, {"dropout": 0.0}, {"training": False}, {"seed": 0},
     {"generation": {"temperature": 1.0}, "seed": 1},
 ]  # fmt: skip
 

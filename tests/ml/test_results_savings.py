@@ -84,7 +84,14 @@ def test_a_version_that_is_a_number(version: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)]
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (math.inf, ValueError),
+        ("2", TypeError),
+        (True, TypeError),
+    ],
 )
 def test_prices(value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="gpu_cost_per_hour must be"):
