@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cachecore.ml.checks import refuse_unkeepable
-from cachecore.ml.computed import Computed, Steps, in_thread, run
+from cachecore.ml.computed import Computed, Steps, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
 from cachecore.ml.versions import check_version
@@ -230,7 +230,7 @@ def _results(stages: Sequence[_Running], inputs: dict[bytes, Any]) -> dict[bytes
         earlier = _results(before, {key[cut:]: inputs[key[cut:]] for key in mine})
         start = perf_counter()
         inputs_here = [earlier[key[cut:]] for key in mine]
-        results = yield last.results, in_thread(last.results), (inputs_here,)
+        results = yield last.results, last.results, (inputs_here,)  # `run` takes the first one
         return results, perf_counter() - start
 
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 
 from cachecore._core import Cache
 from cachecore.ml.checks import refuse_stochastic, refuse_unkeepable
-from cachecore.ml.computed import Computed, Steps, arun, in_thread, run
+from cachecore.ml.computed import Computed, Steps, arun, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
 from cachecore.ml.versions import check_version
@@ -237,7 +238,7 @@ class ResultCache:
 
     def _awaited(self, params: dict[str, Any]) -> Callable[..., Any]:
         call = partial(self._predict, **params)
-        return call if self._awaits else in_thread(call)
+        return call if self._awaits else partial(asyncio.to_thread, call)
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:

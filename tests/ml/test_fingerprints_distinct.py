@@ -70,6 +70,27 @@ def test_a_list_of_arguments_that_are_all_different() -> None:
         assert len(streams) == len(digests) == len(DIFFERENT)
 
 
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_the_encoding_of_dataclasses_and_enums() -> None:
+    """As the golden digests do for other values: it stays as it is."""
+
+    def text(characters: str) -> bytes:
+        return b"u" + bytes([len(characters)]) + characters.encode()
+
+    one = b"i\x01\x01"
+    point = b"c" + text(__name__) + text("Point") + b"\x01" + text("x") + one
+    colour = b"e" + text(__name__) + text("Colour") + text("RED") + one
+    assert encoded(Point(1), Colour.RED).endswith(b"t\x02" + point + colour)
+
+
 def test_a_module_is_not_a_class_with_a_class_in_it() -> None:
     values: list[Any] = []
     for module, name in (("a.b", "c"), ("a", "b.c")):

@@ -116,8 +116,8 @@ DETERMINISTIC: list[dict[str, Any]] = [
     {"temperature": 0}, {"temperature": 0.7, "seed": 3}, {"do_sample": False},
     {"do_sample": False, "temperature": 1.0}, {"do_sample": True, "random_state": 0},
     {"do_sample": np.array(False), "temperature": 1.0}, {"temperature": np.zeros(2)},
-    {"temperature": "low"}, {"temperature": None}, {"dropout": 0.0}, {"training": False}, {"seed": 0},
-    {"generation": {"temperature": 1.0}, "seed": 1},
+    {"temperature": "low"}, {"temperature": None}, {"dropout": 0.0}, {"training": False},
+    {"seed": 0}, {"generation": {"temperature": 1.0}, "seed": 1},
 ]  # fmt: skip
 
 
