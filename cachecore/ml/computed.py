@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -42,11 +41,6 @@ async def arun(steps: Steps) -> Any:
         except StopIteration as end:
             return end.value
         answer = await call(*arguments)
-
-
-def in_thread(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The asynchronous twin of a function that may take long."""
-    return lambda *arguments: asyncio.to_thread(call, *arguments)
 
 
 class Computed:

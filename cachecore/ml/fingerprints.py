@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cachecore._fingerprint import encode
-from cachecore.ml.versions import check_version
+from cachecore.ml.versions import check_digest, check_version
 
 
 def fingerprint(
@@ -45,8 +45,8 @@ def fingerprint(
             costs a miss, never a wrong hit.
         torch tensors: The same; bfloat16 and the like included; not the device or requires_grad. A
             tensor is not an array, a Parameter is a tensor.
-        dataclasses: The full name of the type, and names and values of all fields.
-        members of an Enum: The full name of the type, name and value.
+        dataclasses: The module and name of the type, and names and values of all fields.
+        members of an Enum: The module and name of the type, name and value.
 
     Nothing is converted by `repr`, `hash` or pickle. Time is the digest's and some 0.6 us; what is
     at least 8 KB large is hashed where it lies. What is not contiguous or native is copied first.
@@ -68,23 +68,9 @@ def fingerprint(
     return encode(_check, False, digest, salt, domain, model, version, params, inputs)
 
 
-def _encoded(
-    *inputs: object,
-    model: str,
-    version: str | int,
-    params: object = None,
-    domain: str = "",
-    digest: str = "sha3_256",
-    salt: bytes | str = b"",
-) -> bytes:
-    """Return the bytes that `fingerprint` takes the digest of."""
-    return encode(_check, True, digest, salt, domain, model, version, params, inputs)
-
-
 def _check(digest: object, salt: object, domain: object, model: object, version: object) -> None:
     """Refuse what is not an immutable text, number or bytes."""
-    if type(digest) is not str or digest not in ("sha3_256", "blake2b", "blake3"):
-        raise ValueError(f'digest must be "sha3_256", "blake2b" or "blake3", not {digest!r:.80}')
+    check_digest(digest)
     if type(model) is not str:
         raise TypeError(f"model must be a str, not {type(model).__name__}")
     if not model:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from cachecore.ml.checks import refuse_nan
-from cachecore.ml.computed import Computed, Steps, in_thread, run
+import numpy as np
+
+from cachecore.ml.checks import refuse_unkeepable
+from cachecore.ml.computed import Computed, Steps, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
 from cachecore.ml.versions import check_version
@@ -31,7 +33,7 @@ class Stage:
     version: str | int
     """Of the function: another version, another result."""
     batch: bool = False
-    """The function takes a list of n inputs and returns n results."""
+    """The function takes a list of n inputs and returns n results: a list, array or tensor."""
     allow_nan: bool = False
     """A NaN is a result like any other."""
 
@@ -44,25 +46,27 @@ class _Running:
     def __init__(self, stage: Stage, lineage: bytes, computed: Computed) -> None:
         self.stage, self.lineage, self.computed = stage, lineage, computed
 
-    def results(self, inputs: list[Any]) -> list[Any]:
+    def results(self, inputs: list[Any]) -> Any:
         """Call the function."""
         stage = self.stage
         if not stage.batch:
             results: Any = [stage.function(value) for value in inputs]
         else:
             results = stage.function(inputs)
-            if isinstance(results, (str, bytes)) or not hasattr(results, "__len__"):
+            rows = isinstance(results, (list, np.ndarray)) or hasattr(results, "detach")
+            if isinstance(results, np.ma.MaskedArray) or getattr(results, "shape", None) == ():
+                rows = False
+            if not rows:
                 kind = type(results).__name__
-                raise TypeError(f"stage {stage.name!r} must return a list, not {kind}")
+                raise TypeError(f"stage {stage.name!r} must return a list or array, not {kind}")
             if len(results) != len(inputs):
                 raise ValueError(
                     f"stage {stage.name!r} must return {len(inputs)} results for as many inputs, "
                     f"not {len(results)}"
                 )
             results = list(results)
-        if not stage.allow_nan:
-            refuse_nan(results, f"stage {stage.name!r}")
-        return list(results)
+        refuse_unkeepable(results, f"stage {stage.name!r}", stage.allow_nan)
+        return results
 
 
 class Pipeline:
@@ -95,7 +99,10 @@ class Pipeline:
         salt: bytes | str = b"",
         timer: Callable[[], float] | None = None,
     ) -> None:
-        listed = [_stage(each) for each in stages]
+        if not isinstance(stages, Iterable):
+            kind = type(stages).__name__
+            raise TypeError(f"stages must be an iterable of Stages or tuples, not {kind}")
+        listed = list(map(_stage, stages))
         names = [stage.name for stage in listed]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"stages must be at least one, each of another name, not {names}")
@@ -144,7 +151,8 @@ class Pipeline:
         Raises:
             ValueError: a stage did not return one result for each input, or NaN. It keeps nothing
                 then; the stages before it do.
-            TypeError: of an input, there is no fingerprint.
+            TypeError: of an input, there is no fingerprint; a stage returned what is no list or
+                array, or something that can be read once only, such as a generator.
         """
         stages = self._stages  # of one moment, whatever is replaced meanwhile
         if isinstance(xs, (str, bytes)) or not hasattr(type(xs), "__iter__"):
@@ -200,6 +208,10 @@ def _stage(stage: Any) -> Stage:
         raise TypeError(f"the function of stage {stage.name!r} must be callable, not {kind}")
     if inspect.iscoroutinefunction(stage.function):
         raise TypeError(f"the function of stage {stage.name!r} must not be a coroutine function")
+    for option in ("batch", "allow_nan"):
+        if not isinstance(getattr(stage, option), bool):
+            kind = type(getattr(stage, option)).__name__
+            raise TypeError(f"{option} of stage {stage.name!r} must be a bool, not {kind}")
     check_version(stage.version, stacklevel=4)
     return stage
 
@@ -218,7 +230,7 @@ def _results(stages: Sequence[_Running], inputs: dict[bytes, Any]) -> dict[bytes
         earlier = _results(before, {key[cut:]: inputs[key[cut:]] for key in mine})
         start = perf_counter()
         inputs_here = [earlier[key[cut:]] for key in mine]
-        results = yield last.results, in_thread(last.results), (inputs_here,)
+        results = yield last.results, last.results, (inputs_here,)  # `run` takes the first one
         return results, perf_counter() - start
 
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cachecore._core import Cache
-from cachecore.ml.checks import refuse_nan, refuse_stochastic
-from cachecore.ml.computed import Computed, Steps, arun, in_thread, run
+from cachecore.ml.checks import refuse_stochastic, refuse_unkeepable
+from cachecore.ml.computed import Computed, Steps, arun, run
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
 from cachecore.ml.versions import check_version
@@ -43,7 +44,8 @@ class ResultCache:
     Args:
         predict: called as predict(inputs, **parameters), or an object with such a method `predict`;
             may be a coroutine function. It returns one row for each input: an array, or a list.
-        model, version: name the model and its version; part of every fingerprint.
+        model, version: name the model and its version; part of every fingerprint. Two functions of
+            a model (`predict`, `predict_proba`) over one cache below need two names.
         maxsize, max_bytes, ttl, timer: as for `Cache`; one of the first two is required.
         below: a TieredCache without a loader, asked for what is not here.
         salt: part of every fingerprint: those of two tenants are never the same.
@@ -108,8 +110,10 @@ class ResultCache:
             ValueError: a parameter makes the model stochastic, or it is in training mode; it did
                 not return one row for each input, or rows of another dtype or shape than before,
                 or NaN. Nothing of this call was cached then.
-            TypeError: inputs or results are of a kind that is not known, or the model is a
-                coroutine function.
+            TypeError: inputs or results are of a kind that is not known, a result can be read once
+                only, such as a generator, or the model is a coroutine function.
+            RuntimeError: items or parameters were changed after the call, before the model had
+                them. This too reaches all who wait for the same inputs.
         """
         if self._awaits:
             raise TypeError(f"{self._model} is a coroutine function: use apredict")
@@ -183,18 +187,21 @@ class ResultCache:
         return _Batch(call, params, keys, inputs if isinstance(inputs, np.ndarray) else items)
 
     def _call(self, dtype: np.dtype[Any], shape: tuple[int, ...], params: dict[str, Any]) -> _Call:
-        settings = b""
-        if params:
-            if not self._allow_stochastic:
-                refuse_stochastic(params)
-            settings = self._fingerprint(params=params)
+        if params and not self._allow_stochastic:
+            refuse_stochastic(params)
+        settings = self._settings(params)
         return self._calls.get_or_set(
-            (dtype, shape, settings), lambda: _Call(next(self._numbers), dtype, shape)
+            (dtype, shape, settings), lambda: _Call(next(self._numbers), dtype, shape, settings)
         )
 
+    def _settings(self, params: dict[str, Any]) -> bytes:
+        return self._fingerprint(params=params) if params else b""
+
     def _key(self, call: _Call, item: Any) -> bytes:
-        if type(item) is str and len(item) <= _MOST_EXACT:
-            return call.prefix + b"s" + item.encode("utf-8", "surrogatepass")
+        if type(item) is str:
+            text = item.encode("utf-8", "surrogatepass")
+            if len(text) <= _MOST_EXACT:
+                return call.prefix + b"s" + text
         return call.prefix + b"f" + self._fingerprint(item)
 
     # --- what is new
@@ -202,14 +209,25 @@ class ResultCache:
     def _steps(self, batch: _Batch, mine: list[bytes]) -> Steps:
         places = {key: at for at, key in enumerate(batch.keys)}
 
+        def inputs_of(keys: Sequence[bytes]) -> Any:
+            inputs, call = batch.take([places[key] for key in keys]), batch.call
+            pairs = zip(inputs, keys, strict=True)
+            if self._settings(batch.params) != call.settings or not (
+                call.of_rows or all(self._key(call, x) == key for x, key in pairs)
+            ):
+                raise RuntimeError(
+                    f"inputs or parameters of {self._model} were changed before it was called"
+                )
+            return inputs
+
         def names(keys: Sequence[bytes]) -> list[bytes]:
-            named = partial(self._fingerprint, params=batch.params or None)
-            return [named(batch.inputs[places[key]]) for key in keys]
+            named = partial(self._fingerprint, batch.call.of_rows, params=batch.params or None)
+            return [named(each) for each in inputs_of(keys)]
 
         def compute(keys: list[bytes]) -> Steps:
             if getattr(self._owner, "training", False) is True and not self._allow_stochastic:
                 raise ValueError(f"{self._model} is in training mode: call its eval() first")
-            inputs = batch.take([places[key] for key in keys])
+            inputs = inputs_of(keys)
             start = perf_counter()
             call = partial(self._predict, **batch.params)
             results = yield call, self._awaited(batch.params), (inputs,)
@@ -220,7 +238,7 @@ class ResultCache:
 
     def _awaited(self, params: dict[str, Any]) -> Callable[..., Any]:
         call = partial(self._predict, **params)
-        return call if self._awaits else in_thread(call)
+        return call if self._awaits else partial(asyncio.to_thread, call)
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -252,11 +270,14 @@ class _Kind(NamedTuple):
 class _Call:
     """Calls with the same parameters and kind of inputs: what their keys and results share."""
 
-    __slots__ = ("_kinds", "flat", "layout", "number", "prefix")
+    __slots__ = ("_kinds", "flat", "layout", "number", "of_rows", "prefix", "settings")
 
-    def __init__(self, number: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, number: int, dtype: np.dtype[Any], shape: tuple[int, ...], settings: bytes
+    ) -> None:
         self.number, self.prefix = number, number.to_bytes(8, "little")
-        if not dtype.hasobject:
+        self.settings, self.of_rows = settings, not dtype.hasobject
+        if self.of_rows:
             self.layout = np.dtype([("call", "<u8"), ("row", dtype, shape)])
             self.flat: np.dtype[Any] = np.dtype((np.void, self.layout.itemsize))
         self._kinds: dict[str, _Kind] = {}  # one, which whoever is first sets in one step
@@ -269,7 +290,7 @@ class _Call:
     def split(self, results: Any, n: int, model: str) -> list[Any]:
         """What is kept of each of n results of a model."""
         results, kind = _checked(results, n, model)
-        refuse_nan(results, model)
+        refuse_unkeepable(results, model)
         known = self._kinds.setdefault("kind", kind)
         if known != kind:
             raise ValueError(f"{model} must return {known}, as before, not {kind}")
@@ -307,9 +328,9 @@ class _Call:
 
     def unpacked(self, value: Any) -> Any:
         """The same back; MISSING if it is of another kind than the model's."""
-        if type(value) is list and len(value) == 2:
-            kind, value = _Kind(bool(value[0]), _OBJECT, ()), value[1]
-        elif isinstance(value, np.ndarray):
+        if type(value) is list and len(value) == 2 and type(value[0]) is bool:
+            kind, value = _Kind(value[0], _OBJECT, ()), value[1]
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             kind, value = _Kind(False, value.dtype, value.shape), value.tobytes()
         else:
             return MISSING
@@ -341,7 +362,11 @@ def _filled(keys: list[bytes], values: list[Any], found: dict[bytes, Any]) -> li
 def _checked(results: Any, n: int, model: str) -> tuple[Any, _Kind]:
     """What a model returned for n inputs, and its kind."""
     if hasattr(results, "detach"):  # a torch tensor, maybe with a gradient, maybe elsewhere
-        results = results.detach().cpu().numpy()
+        try:
+            results = results.detach().cpu().numpy()
+        except TypeError:
+            what = f"{results.dtype}, which NumPy does not have: let it return results.float()"
+            raise TypeError(f"{model} returned {what}") from None
     if isinstance(results, list):
         kind = _Kind(True, _OBJECT, ())
         arrays = [result for result in results if isinstance(result, np.ndarray)]

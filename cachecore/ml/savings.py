@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cachecore.ml.versions import version_text
 from cachecore.settings import price
 
 _RECENT = 256  # calls of a model that its time is estimated from
@@ -59,8 +61,9 @@ class Ledger:
         # A request that failed was not noted, what it had computed before was.
         saved = fixed * max(0, requests - calls) + per_row * max(0, rows - computed)
         return SavingsLine(
-            self.name, str(self.version), *counts, seconds, saved, _money(saved, per_second)
-        )
+            self.name, version_text(self.version), *counts,
+            seconds, saved, _money(saved, per_second),
+        )  # fmt: skip
 
 
 def _begin_anew() -> None:
@@ -153,11 +156,13 @@ def report(ledgers: Iterable[Ledger], gpu_cost_per_hour: float | None) -> Saving
     """What lies in ledgers that all the requests of one cache went through.
 
     Raises:
-        ValueError, TypeError: the price is not a number greater than 0.
+        ValueError, TypeError: the price is not a finite number greater than 0.
     """
     per_second = None
     if gpu_cost_per_hour is not None:
         gpu_cost_per_hour = price(gpu_cost_per_hour, "gpu_cost_per_hour")
+        if math.isinf(gpu_cost_per_hour):
+            raise ValueError("gpu_cost_per_hour must be finite")
         per_second = gpu_cost_per_hour / 3600
     lines = tuple(ledger.line(per_second) for ledger in ledgers)
     saved = sum(line.seconds_saved for line in lines)

@@ -27,6 +27,19 @@ _TIME = re.compile(
 _warned: set[str] = set()
 
 
+def check_digest(digest: object) -> None:
+    """Raise ValueError unless this is the name of a digest."""
+    if type(digest) is not str or digest not in ("sha3_256", "blake2b", "blake3"):
+        raise ValueError(f'digest must be "sha3_256", "blake2b" or "blake3", not {digest!r:.80}')
+
+
+def version_text(version: str | int) -> str:
+    """A version as text; of a very long int, which `str` may refuse, in hexadecimal digits."""
+    if isinstance(version, int) and not 0 <= version < 10**20:
+        return hex(version)
+    return str(version)
+
+
 def check_version(version: object, *, stacklevel: int = 2) -> None:
     """Raise unless this can be a model's version; warn if it says when instead of what.
 
@@ -44,9 +57,7 @@ def check_version(version: object, *, stacklevel: int = 2) -> None:
     """
     if type(version) is not str and type(version) is not int:
         raise TypeError(f"version must be a str or an int, not {type(version).__name__}")
-    text = version if isinstance(version, str) else hex(version)
-    if isinstance(version, int) and 0 < version < 10**20:  # str() refuses very long ones
-        text = str(version)
+    text = version_text(version)
     plain = text.strip()
     if not plain:
         raise ValueError("version must not be empty")
@@ -87,12 +98,13 @@ def model_version(
         OSError: A file cannot be read; FileNotFoundError if it is not there.
         RuntimeError: Files changed while they were read, three times in a row.
         TypeError: Neither a path nor a mapping; or a value of it that has no fingerprint.
-        ValueError: There are no weights; a directory holds a link to a directory; a name leads to
-            something else than a file or a directory; the digest is unknown.
+        ValueError: There are no weights; the path is empty; a directory holds a link to a
+            directory; a name leads to something else than a file or a directory; the digest is
+            unknown.
 
     Thread safety: any thread. Files of which two threads ask at once may be read twice.
     """
-    new_digest(digest, b"")  # refuses a name before anything is read
+    check_digest(digest)
     if isinstance(path_or_state, Mapping):
         return _state_version(path_or_state, digest)
     try:
@@ -102,6 +114,8 @@ def model_version(
         raise TypeError(
             f"path_or_state must be a path or a mapping of names to arrays, not {kind}"
         ) from None
+    if not path:  # os.path.abspath would take it for the working directory
+        raise ValueError("path_or_state must not be empty")
     return _digests.version(os.path.abspath(os.fsdecode(path)), digest)
 
 

@@ -12,15 +12,23 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nst
 
+from cachecore._fingerprint import encode
 from cachecore.dtypes import dtype_of, text_of
-from cachecore.ml.fingerprints import _encoded
 
 MODEL: dict[str, Any] = {"model": "m", "version": "1"}
 NAN = struct.pack("<Q", 0x7FF8000000000000)
 
 
-def encoded(*inputs: object, **settings: Any) -> bytes:
-    return _encoded(*inputs, **(MODEL | settings))
+def encoded(
+    *inputs: object,
+    params: object = None,
+    domain: str = "",
+    digest: str = "sha3_256",
+    salt: bytes | str = b"",
+) -> bytes:
+    """What `fingerprint` takes the digest of."""
+    model, version = MODEL["model"], MODEL["version"]
+    return encode(lambda *_: None, True, digest, salt, domain, model, version, params, inputs)
 
 
 def essence(value: Any) -> Any:

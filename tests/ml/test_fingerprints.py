@@ -243,6 +243,7 @@ def test_anything_else_is_refused(value: Any) -> None:
         (({b"b": 1j},), "inputs[0][bytes key]"),
         (([frozenset({1j})],), "inputs[0][0]<item>"),
         (({"x" * 100: 1j},), "inputs[0]['" + "x" * 39 + "]"),
+        (({10**5_000: 1j},), "inputs[0][int key]"),
     ],
 )
 def test_an_error_says_where(inputs: tuple[Any, ...], place: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import itertools
 from typing import Any
 
@@ -66,6 +68,47 @@ def test_a_list_of_arguments_that_are_all_different() -> None:
         streams = {encoded(*inputs, digest=digest) for inputs in DIFFERENT}
         digests = {fingerprint(*inputs, digest=digest, **MODEL) for inputs in DIFFERENT}
         assert len(streams) == len(digests) == len(DIFFERENT)
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_the_encoding_of_dataclasses_and_enums() -> None:
+    """As the golden digests do for other values: it stays as it is."""
+
+    def text(characters: str) -> bytes:
+        return b"u" + bytes([len(characters)]) + characters.encode()
+
+    one = b"i\x01\x01"
+    point = b"c" + text(__name__) + text("Point") + b"\x01" + text("x") + one
+    colour = b"e" + text(__name__) + text("Colour") + text("RED") + one
+    assert encoded(Point(1), Colour.RED).endswith(b"t\x02" + point + colour)
+
+
+def test_a_module_is_not_a_class_with_a_class_in_it() -> None:
+    values: list[Any] = []
+    for module, name in (("a.b", "c"), ("a", "b.c")):
+        record = dataclasses.make_dataclass("c", [])
+        members = enum.Enum("members", "X")
+        for kind in (record, members):
+            kind.__module__, kind.__qualname__ = module, name
+        values += [record(), *members]
+    assert len({encoded(value) for value in values}) == 4
+
+
+@pytest.mark.parametrize("dtype", ["S0", "U0", "V0"])
+def test_items_of_no_bytes(dtype: str) -> None:
+    """Nothing stands for them, whatever the strides."""
+    rows = np.zeros(6, [("a", dtype), ("b", "i4")])["a"]
+    for array in (rows, rows[::2], rows[:0]):
+        assert encoded(array).endswith(b'"\x01' + bytes([len(array)]))
+    assert encoded(rows[::2]) == encoded(rows[:3])
 
 
 def test_each_part_counts_in_its_own_place() -> None:

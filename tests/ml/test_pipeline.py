@@ -188,6 +188,10 @@ def test_arrays_cannot_be_changed() -> None:
             careless.run(3)
 
 
+async def coroutine(value: Any) -> Any:
+    return value
+
+
 class Fault:
     """A stage that fails until it is mended."""
 
@@ -214,8 +218,17 @@ def gone(values: list[Any]) -> Any:
             ValueError,
             "NaN for 1 of the 3.* first at 2",
         ),
-        (lambda values: None, TypeError, "must return a list, not NoneType"),
-        (lambda values: "abc", TypeError, "must return a list, not str"),
+        (lambda values: [{"s": [np.nan]}, 1, 1], ValueError, "NaN for 1 of the 3.* first at 0"),
+        (lambda values: None, TypeError, "must return a list or array, not NoneType"),
+        (lambda values: "abc", TypeError, "must return a list or array, not str"),
+        (lambda values: dict.fromkeys("abc"), TypeError, "a list or array, not dict"),
+        (lambda values: set("abc"), TypeError, "a list or array, not set"),
+        (lambda values: (1, 2, 3), TypeError, "a list or array, not tuple"),
+        (lambda values: np.array(1.0), TypeError, "a list or array, not ndarray"),
+        (lambda values: np.ma.ones(3), TypeError, "a list or array, not MaskedArray"),
+        (lambda values: map(len, values), TypeError, "a list or array, not map"),
+        (lambda values: [map(len, values)] * 3, TypeError, "'score' returned a map, which"),
+        (lambda values: [coroutine(1) for _ in values], TypeError, "returned a coroutine, which"),
     ],
 )
 def test_nothing_is_kept_of_a_failure(fault: Any, error: type[Exception], message: str) -> None:
@@ -232,6 +245,14 @@ def test_nothing_is_kept_of_a_failure(fault: Any, error: type[Exception], messag
     stage.fault = None
     assert pipeline.run_many(["a", "b", "c"]) == [0.5] * 3
     assert noted.names() == []
+
+
+def test_a_warning_points_at_the_caller() -> None:
+    with pytest.warns(UserWarning, match="2033-01-05") as caught:
+        pipeline = Pipeline([("a", len, "2033-01-05")], maxsize=1)
+    with pytest.warns(UserWarning, match="2033-01-06") as again:
+        pipeline.replace("a", len, version="2033-01-06")
+    assert [each.filename for each in (*caught, *again)] == [__file__] * 2
 
 
 def test_a_stage_may_allow_nan() -> None:
@@ -316,10 +337,6 @@ def test_savings_of_each_stage() -> None:
     ]
 
 
-async def coroutine(value: Any) -> Any:
-    return value
-
-
 @pytest.mark.parametrize(
     ("stages", "error", "message"),
     [
@@ -327,6 +344,9 @@ async def coroutine(value: Any) -> Any:
         ([("a", len, 1), ("a", len, 2)], ValueError, "each of another name"),
         ([("a", len)], TypeError, "must be tuples"),
         ([len], TypeError, "must be tuples"),
+        ([Stage("a", len, 1, batch=1)], TypeError, "batch of stage 'a' must be a bool, not int"),  # type: ignore[arg-type]
+        ([Stage("a", len, 1, allow_nan=None)], TypeError, "allow_nan of stage 'a' must be a bool"),  # type: ignore[arg-type]
+        (5, TypeError, "stages must be an iterable of Stages or tuples, not int"),
         ([("", len, 1)], TypeError, "name must be a str"),
         ([(1, len, 1)], TypeError, "name must be a str"),
         ([("a", 3, 1)], TypeError, "function of stage 'a' must be callable, not int"),

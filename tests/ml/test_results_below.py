@@ -115,6 +115,28 @@ def test_foreign_values_below(below: TieredCache) -> None:
     assert all(type(key) is bytes and len(key) == 32 for key in keys)
 
 
+@pytest.mark.parametrize(
+    "foreign", [[np.zeros(2), 3], [1, 3], [True], np.array({}, object), {}], ids=str
+)
+@pytest.mark.parametrize("kind", ["objects", "list", "numbers"])
+def test_values_below_that_look_like_results(below: TieredCache, kind: str, foreign: Any) -> None:
+    over(below, RESULTS[kind]).predict(table(2))
+    below.set_many(dict.fromkeys(list(below.l0), foreign))
+    result = over(below, RESULTS[kind]).predict(table(2))
+    assert list(result) == list(RESULTS[kind](table(2)))
+
+
+def test_arrays_and_lists_are_two_things_below(below: TieredCache) -> None:
+    """The model returns an array for an array and a list for a list."""
+
+    def lengths(texts: Any) -> Any:
+        found = [len(text) for text in texts]
+        return np.array(found) if isinstance(texts, np.ndarray) else found
+
+    assert over(below, lengths).predict(np.array(["a", "bc"])).tolist() == [1, 2]
+    assert over(below, lengths).predict(["a", "bc", "def"]) == [1, 2, 3]
+
+
 def test_what_cannot_be_written_down_is_not_kept(tmp_path: Path) -> None:
     with TieredCache(100, tiers=[MmapTier(str(tmp_path / "kept"), max_bytes="16MB")]) as below:
         cache = over(below, lambda rows: [{1, 2} for _ in rows])

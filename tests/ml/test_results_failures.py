@@ -46,6 +46,21 @@ FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
         lambda r: np.array([(1, x) for x in with_nan(r)], "i4,f8"), ValueError, "the first at 2",
     ),
     "NaN in a list": (lambda r: list(with_nan(r)), ValueError, "1 of the 5 inputs.*first at 2"),
+    "NaN in an object": (
+        lambda r: [{"label": "a", "scores": [(x, 1j)]} for x in with_nan(r)],
+        ValueError,
+        "1 of the 5.*first at 2",
+    ),
+    "NaN in an array of objects": (
+        lambda r: np.array([*with_nan(r)[:-1], "a"], object), ValueError, "1 of the 5.*first at 2",
+    ),
+    "NaN in a list of records": (
+        lambda r: [np.array((1, x), "i4,f8") for x in with_nan(r)], ValueError, "the first at 2",
+    ),
+    "complex NaN in a list": (
+        lambda r: [x * 1j for x in with_nan(r).tolist()], ValueError, "the first at 2",
+    ),
+    "generators": (lambda r: [iter(row) for row in r], TypeError, "can be read once only"),
     "complex NaN": (lambda r: with_nan(r) * 1j, ValueError, "the first at 2"),
     "a number": (lambda rows: np.float64(1), TypeError, "one row for each input"),
     "None": (lambda rows: None, TypeError, "array or a list, not NoneType"),
@@ -94,13 +109,15 @@ STOCHASTIC: list[dict[str, Any]] = [
     {"temperature": 0.7}, {"temperature": np.float32(1)}, {"do_sample": True},
     {"seed": None}, {"random_state": None}, {"temperature": 1, "seed": None},
     {"dropout": 0.1}, {"dropout": True}, {"training": True}, {"train": True, "seed": 3},
-    {"generation": {"temperature": 1.0}},
+    {"generation": {"temperature": 1.0}}, {"temperature": np.array(0.7)}, {"temperature": [0, 0.7]},
+    {"do_sample": np.array([False, True])},
 ]  # fmt: skip
 DETERMINISTIC: list[dict[str, Any]] = [
     {"temperature": 0}, {"temperature": 0.7, "seed": 3}, {"do_sample": False},
     {"do_sample": False, "temperature": 1.0}, {"do_sample": True, "random_state": 0},
-    {"dropout": 0.0}, {"training": False}, {"seed": 0}, {"temperature": None},
-    {"generation": {"temperature": 1.0}, "seed": 1},
+    {"do_sample": np.array(False), "temperature": 1.0}, {"temperature": np.zeros(2)},
+    {"temperature": "low"}, {"temperature": None}, {"dropout": 0.0}, {"training": False},
+    {"seed": 0}, {"generation": {"temperature": 1.0}, "seed": 1},
 ]  # fmt: skip
 
 

@@ -77,8 +77,21 @@ def test_a_cache_reports() -> None:
     assert "money" not in str(cache.savings())
 
 
+@pytest.mark.parametrize("version", [7, 0, -3, 10**5_000], ids=["7", "0", "-3", "long"])
+def test_a_version_that_is_a_number(version: int) -> None:
+    line = report([Ledger("model", version)], None).lines[0]
+    assert int(line.version, 0) == version
+
+
 @pytest.mark.parametrize(
-    ("value", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError), (True, TypeError)]
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (math.inf, ValueError),
+        ("2", TypeError),
+        (True, TypeError),
+    ],
 )
 def test_prices(value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="gpu_cost_per_hour must be"):

@@ -110,6 +110,29 @@ def test_tasks_compute_each_row_once(kind: str) -> None:
             cache.predict(rows[:1])
 
 
+@pytest.mark.parametrize("change", ["params", "inputs"])
+def test_who_changes_a_request_before_it_is_computed(change: str) -> None:
+    """The result would be kept for what was asked before the change."""
+
+    async def predict(inputs: list[Any], scale: Any = None) -> list[int]:
+        return [each["n"] * scale["by"] for each in inputs]
+
+    async def work(cache: ResultCache) -> None:
+        inputs, scale = [{"n": 2}], {"by": 3}
+        task = asyncio.create_task(cache.apredict(inputs, scale=scale))
+        await asyncio.sleep(0)  # the task has looked up
+        if change == "params":
+            scale["by"] = 30
+        else:
+            inputs[0]["n"] = 20
+        with pytest.raises(RuntimeError, match="model were changed before it was called"):
+            await task
+        assert len(cache) == 0
+        assert await cache.apredict([{"n": 2}], scale={"by": 3}) == [6]
+
+    asyncio.run(work(cached(predict)))
+
+
 def test_no_inputs_in_a_task() -> None:
     async def predict(rows: Array) -> Array:
         return rows[:, 0]

@@ -84,6 +84,8 @@ def test_golden() -> None:
         ({}, ValueError, "path_or_state must hold weights: the mapping is empty"),
         ({1: np.ones(1)}, TypeError, "path_or_state must map names to arrays; 1 is no str"),
         ({"a": [np.array([{}])]}, TypeError, r"^inputs\[0\]\['a'\]\[0\] is of type numpy.ndarray"),
+        ("", ValueError, "path_or_state must not be empty"),
+        (b"", ValueError, "path_or_state must not be empty"),
         ([np.ones(1)], TypeError, "path_or_state must be a path or a mapping .* not list"),
         (None, TypeError, "path_or_state must be a path or a mapping .* not NoneType"),
     ],
@@ -91,8 +93,17 @@ def test_golden() -> None:
 def test_bad_weights(weights: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         model_version(weights)
-    with pytest.raises(ValueError, match="digest must be"):
-        model_version(WEIGHTS, digest="md5")
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("digest", ["md5", Text("blake2b"), None, np.array(["blake2b", "blake3"])])
+def test_bad_digests(digest: Any) -> None:
+    for weights in (WEIGHTS, "nothing is read"):
+        with pytest.raises(ValueError, match='digest must be "sha3_256", "blake2b" or "blake3"'):
+            model_version(weights, digest=digest)
 
 
 # --- files ---

@@ -69,6 +69,7 @@ class Marked(TENSOR):
         lambda: torch.ones(2, device="meta"),
         lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
         lambda: torch.ones(2).as_subclass(Marked),
+        lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         lambda: torch.float32,
         lambda: torch.nn.Linear(1, 1),
     ],

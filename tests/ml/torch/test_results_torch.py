@@ -35,6 +35,18 @@ def test_tensors_come_back_as_arrays() -> None:
     assert cache.savings().total.rows_computed == 5
 
 
+def test_tensors_that_cannot_be_kept() -> None:
+    results: dict[str, Any] = {
+        "which NumPy does not have": torch.ones(2, dtype=torch.bfloat16),
+        "NaN for 1 of the 2 inputs": [torch.ones(2), torch.tensor([1.0, torch.nan])],
+    }
+    for message, result in results.items():
+        cache = ResultCache(lambda _, r=result: r, model="scorer", version="1", maxsize=100)
+        with pytest.raises((TypeError, ValueError), match=message):
+            cache.predict(table(2))
+        assert len(cache) == 0
+
+
 def test_a_module_in_training_mode_is_refused() -> None:
     module = Scorer().train()
     cache = ResultCache(module, model="scorer", version="1", maxsize=100)
