@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any
 
 from cachecore._core import Cache
@@ -27,7 +27,8 @@ class Neighbours:
         self._index: Index | None = None
         # Reentrant, since a finalizer may run anywhere.
         self.lock = RLock()
-        _all.add(self)
+        with _forking:
+            _all.add(self)
 
     def __len__(self) -> int:
         return 0 if self._index is None else len(self._index)
@@ -73,7 +74,7 @@ class Neighbours:
 
 
 # A child must not find a lock held by a thread that it does not have, nor an index half written.
-_forking = Lock()
+_forking = RLock()
 _held: list[Any] = []
 
 
