@@ -37,7 +37,8 @@ def load_vocabulary(
 
     Args:
         path: the file. It is read to tell what is in it; not with a `version`.
-        cache: a `Cache` or `TieredCache` (its codec must take arrays; "raw" does not).
+        cache: a `Cache`, or a `TieredCache` without a loader, whose codec takes arrays ("raw" does
+            not).
         version: names what is in the file; by default its SHA-256 does. It must change with it.
 
     Returns:
@@ -45,7 +46,7 @@ def load_vocabulary(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no vocabulary; nothing is kept then.
+        ValueError: it is no vocabulary, or has changed meanwhile; nothing is kept then.
     """
     return _Source(path, cache, version).vocabulary()
 

@@ -43,7 +43,7 @@ ACTS = "change delete export share print move rename archive download forward".s
 
 
 def sample() -> list[tuple[str, str, bool]]:
-    """Labelled pairs as a service might collect them: 392 with other answers, 200 with the same."""
+    """Labelled pairs as a service might collect them: 382 with other answers, 200 with the same."""
     pairs = [
         (f"Is {a} bigger than {b}?", f"Is {b} bigger than {a}?", False)
         for a, b in permutations(CITIES, 2)
