@@ -115,7 +115,11 @@ class CachedTokenizer:
         return self.encode_many([text], special=special)[0]
 
     def encode_many(self, texts: Iterable[str], *, special: bool = True) -> list[Ids]:
-        """The ids of each of some texts; those not in the cache are encoded in one call."""
+        """The ids of each of some texts; those not in the cache are encoded in one call.
+
+        Raises:
+            ValueError, ImportError: as of `tokenizer`; or a text has lone surrogates.
+        """
         if isinstance(texts, (str, bytes)) or not hasattr(type(texts), "__iter__"):
             raise TypeError(f"texts must be an iterable of str, not {type(texts).__name__}")
         texts = list(texts)
@@ -127,6 +131,8 @@ class CachedTokenizer:
         found = dict(zip(keys, self._source.cache.get_many(keys), strict=True))
         new = {key: text for key, text in zip(keys, texts, strict=True) if not _is_ids(found[key])}
         if new:
+            for text in new.values():
+                text.encode()  # `tokenizers` does not say that it is lone surrogates it minds
             if self._encoder is None:
                 self._encoder = self._load("encoder")
             made = self._encoder.encode_batch(list(new.values()), add_special_tokens=special)

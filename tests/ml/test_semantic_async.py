@@ -41,8 +41,8 @@ def test_tasks_get_what_threads_get(embed: Any) -> None:
         ]  # fmt: skip
         alike = await cache.aget(ALIKE)
         assert alike is not None
-        assert alike == await cache.anearest(ALIKE) == (1, alike.similarity, ASKED, False, False)
         assert alike.similarity == pytest.approx(cosine(ALIKE, ASKED), abs=1e-6)
+        assert alike == await cache.anearest(ALIKE) == Hit(1, alike.similarity, ASKED, False)
         assert cache.stats()[:4] == (2, 3, 2, 0)
         if embed is trigrams:
             assert cache.get_many([ALIKE, OTHER, "tea", ALIKE]) == hits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_integers_and_lists_do_as_embeddings() -> None:
 
 
 def test_arrays_of_any_memory_order_do() -> None:
-    rows = {
+    rows: dict[str, Callable[[Any], Any]] = {
         "big-endian": lambda rows: rows.astype(">f8"),
         "float16": lambda rows: rows.astype(np.float16),
         "strided": lambda rows: np.repeat(rows, 2, axis=1)[:, ::2],

@@ -297,6 +297,8 @@ def test_arguments_are_named(tmp_path: Path) -> None:
     for wrong in ("a", 7, None):
         with pytest.raises(TypeError, match="texts must be an iterable"):
             ours.encode_many(wrong)
+    with pytest.raises(ValueError, match="surrogates"):
+        ours.encode("the \ud800")
     assert ours.encode_many([]) == []
     assert not ours.loaded
 
