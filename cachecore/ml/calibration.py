@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 
 from cachecore.settings import share
 
@@ -47,20 +48,27 @@ class Calibration:
         return wrong / (wrong + right) if wrong + right else 0.0
 
 
+def _chances(trials: int, rate: float) -> Iterator[float]:
+    """The probability of 0, 1, 2 ... successes in so many trials of a rate above 0, below 1."""
+    log_rate, log_rest, whole = math.log(rate), math.log1p(-rate), math.lgamma(trials + 1)
+    for hits in range(trials + 1):
+        ways = whole - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
+        yield math.exp(ways + hits * log_rate + (trials - hits) * log_rest)
+
+
 def binomial_cdf(most: int, trials: int, rate: float) -> float:
     """The probability of at most `most` successes in so many trials of a rate within 0 ... 1."""
     if most >= trials or rate == 0:
         return 1.0
     if rate == 1:
         return 0.0
-    log_rate, log_rest, whole = math.log(rate), math.log1p(-rate), math.lgamma(trials + 1)
-    return min(1.0, math.fsum(
-        math.exp(
-            whole - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
-            + hits * log_rate + (trials - hits) * log_rest
-        )
-        for hits in range(most + 1)
-    ))  # fmt: skip
+    return min(1.0, math.fsum(islice(_chances(trials, rate), most + 1)))
+
+
+def most_hits(trials: int, rate: float, confidence: float) -> int:
+    """The most hits of which the bound is at most that rate; -1: even none says too little."""
+    likely = enumerate(accumulate(_chances(trials, rate)))
+    return next((hits for hits, sum_ in likely if sum_ > 1 - confidence), trials) - 1
 
 
 def upper_bound(hits: int, trials: int, confidence: float) -> float:
@@ -94,11 +102,10 @@ def calibrated(
     """
     if not same:
         raise ValueError("pairs must have some with the same answer")
-    allowed, trials = -1, len(different)
-    while binomial_cdf(allowed + 1, trials, rate) <= 1 - confidence:
-        allowed += 1
+    trials = len(different)
+    allowed = most_hits(trials, rate, confidence)
     if allowed < 0:
-        needed = math.ceil(math.log(1 - confidence) / math.log1p(-rate))
+        needed = math.ceil(min(2**63, math.log(1 - confidence) / math.log1p(-rate)))
         raise ValueError(
             f"max_false_hit_rate={rate:g} at {confidence:g} confidence takes at least {needed} "
             f"pairs with different answers; pairs has {trials}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+# A minus is a number's own where it stands behind no word: not in "2023-24" or "covid-19".
+_WORD = re.compile(r"(?:(?<![^\W_])[-\u2212])?\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+_PLAIN = str.maketrans("\u2019\u2212", "'-")
 _NUMBERS = dict(
     zip(
         "zero two three four five six seven eight nine ten eleven twelve".split(),
@@ -21,7 +23,7 @@ _ALIKE = 0.6  # share of common words from which on their order counts
 
 
 def _words(text: str) -> list[str]:
-    words = (word.casefold().replace("\u2019", "'") for word in _WORD.findall(text))
+    words = (word.casefold().translate(_PLAIN) for word in _WORD.findall(text))
     return [_NUMBERS.get(word, word) for word in words]
 
 
@@ -42,8 +44,8 @@ def word_guard(query: str, matched: str, value: object = None) -> bool:
     if _negations(ours) != _negations(theirs):
         return False
     a, b = Counter(ours), Counter(theirs)
-    if {word: n for word, n in a.items() if word[0].isdigit()} != {
-        word: n for word, n in b.items() if word[0].isdigit()
+    if {word: n for word, n in a.items() if word[-1].isdigit()} != {
+        word: n for word, n in b.items() if word[-1].isdigit()
     }:
         return False
     common = a & b

@@ -14,8 +14,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cachecore.ml.outputs import _array
+
 MOST_EXACT = 100_000  # rows: 384 float32 each take some 6 ms to look at
 EXACT_IS_FASTER = 20_000  # rows, with 384 float32 each: about as long as usearch takes
+_EXACT_IN_GRAPH = 1_000  # rows up to which usearch looks at all of them: it takes no longer
 _FIRST = 64  # rows that there is room for at first
 _SCORES = 1 << 22  # of a batch at a time: 16 MB
 
@@ -79,11 +82,12 @@ class ExactIndex(Index):
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self._rows: Rows = np.zeros((_FIRST, dim), np.float32)
-        self._scores = np.empty(_FIRST, np.float32)
         self._keys: list[str | None] = []
         self._free: list[int] = []
+        self._changes = 0
 
     def put(self, key: str, row: Rows) -> None:
+        self._changes += 1
         place = self._places.get(key)
         if place is None:
             place = self._place()
@@ -101,23 +105,29 @@ class ExactIndex(Index):
                 return len(self._keys) - 1
             larger = np.zeros((2 * len(rows), rows.shape[1]), np.float32)
             larger[: len(rows)] = rows
-            scores = np.empty(len(larger), np.float32)
             if self._rows is rows:
-                self._rows, self._scores = larger, scores
+                self._rows = larger
 
     def _clear(self, place: int) -> None:
+        self._changes += 1
         if self._keys[place] is not None:
             self._rows[place] = 0
             self._keys[place] = None
             self._free.append(place)
 
     def nearest(self, rows: Rows) -> list[Found | None]:
+        while True:
+            changes = self._changes
+            found = self._nearest(rows)
+            if changes == self._changes:  # else a place may be another key's by now
+                return found
+
+    def _nearest(self, rows: Rows) -> list[Found | None]:
         count = len(self._keys)
         if not self._places:
             return [None] * len(rows)
         if len(rows) == 1:
-            scores = np.dot(self._rows[:count], rows[0], out=self._scores[:count])
-            return [self._best(scores)]
+            return [self._best(self._rows[:count] @ rows[0])]
         step = max(1, _SCORES // count)
         return [
             self._best(scores)
@@ -128,13 +138,13 @@ class ExactIndex(Index):
     def _best(self, scores: Rows) -> Found:
         place = int(scores.argmax())
         if self._keys[place] is None:  # a cleared row is at a right angle to all: others are behind
-            scores[[at for at, key in enumerate(self._keys) if key is None]] = -2
+            scores[[at for at, key in enumerate(self._keys[: len(scores)]) if key is None]] = -2
             place = int(scores.argmax())
         return Found(self._keys[place], place, min(1.0, float(scores[place])))
 
 
 class UsearchIndex(Index):
-    """A graph of near rows (HNSW), of usearch. It may miss the nearest one."""
+    """A graph of near rows (HNSW), of usearch. Of many rows, it may miss the nearest one."""
 
     overhead: ClassVar[int] = 400
 
@@ -163,7 +173,8 @@ class UsearchIndex(Index):
         return list(self._found(rows))
 
     def _found(self, rows: Rows) -> Iterator[Found | None]:
-        matches = self._graph.search(rows, 1, threads=1)
+        few = len(self._places) <= _EXACT_IN_GRAPH
+        matches = self._graph.search(rows, 1, threads=1, exact=few)
         if len(rows) == 1:  # then usearch answers for one, or for a batch, by the shape
             keys, distances = np.ravel(matches.keys), np.ravel(matches.distances)
             counts = [len(keys)]
@@ -211,24 +222,27 @@ def index_kind(index: Any, entries: int | None) -> type[ExactIndex | UsearchInde
     return ExactIndex
 
 
-def unit_rows(returned: Any, texts: Sequence[str], dim: int | None) -> Rows:
-    """What `embed` returned for texts, as rows of length 1; of `dim` numbers, if that is known.
+def unit_rows(returned: Any, texts: Sequence[str]) -> Rows:
+    """What `embed` returned for texts, as rows of length 1.
 
     Raises:
         ValueError, TypeError: it has another shape, or a row that is zero or not finite.
     """
-    rows = np.asarray(returned)
+    try:
+        rows = _array(returned)
+    except ValueError as error:  # ragged rows
+        raise ValueError(f"embed must return rows of one length: {error}") from None
     if rows.ndim != 2 or len(rows) != len(texts) or not rows.shape[1]:
         raise ValueError(
             f"embed must return an array of shape ({len(texts)}, dim), not {rows.shape}"
         )
     if rows.dtype.kind not in "fiu":
         raise TypeError(f"embed must return numbers, not {rows.dtype}")
-    if dim is not None and rows.shape[1] != dim:
-        raise ValueError(f"embed must return {dim} columns, not {rows.shape[1]}")
-    wide = rows.astype(np.float64)  # whose squares neither overflow nor vanish
-    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    for at in np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist():
-        what = "zero" if lengths[at] == 0 else "not finite"
-        raise ValueError(f"embed returned an embedding that is {what}, for {texts[at]!r}")
-    return np.ascontiguousarray(wide / lengths[:, None], np.float32)
+    wide = rows.astype(np.float64)
+    peaks = np.abs(wide).max(axis=1)
+    for at in np.flatnonzero(~np.isfinite(peaks) | (peaks == 0)).tolist():
+        what = "zero" if peaks[at] == 0 else "not finite"
+        raise ValueError(f"embed returned an embedding that is {what}, for {texts[at]!r:.80}")
+    wide /= peaks[:, None]  # so that no square overflows or vanishes
+    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    return np.ascontiguousarray(wide, np.float32)

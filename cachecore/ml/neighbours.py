@@ -10,7 +10,7 @@ from typing import Any
 from cachecore._core import Cache
 from cachecore.ml.index import Found, Index, Rows
 
-_all: weakref.WeakSet[Neighbours] = weakref.WeakSet()
+_all: weakref.WeakValueDictionary[int, Neighbours] = weakref.WeakValueDictionary()
 
 
 class Neighbours:
@@ -27,7 +27,7 @@ class Neighbours:
         self._index: Index | None = None
         # Reentrant, since a finalizer may run anywhere.
         self.lock = RLock()
-        _all.add(self)
+        _all[id(self)] = self
 
     def __len__(self) -> int:
         return 0 if self._index is None else len(self._index)
@@ -79,7 +79,9 @@ _held: list[Any] = []
 
 def _before_fork() -> None:
     _forking.acquire()
-    _held[:] = [each.lock for each in sorted(_all, key=id)]
+    # One step: another thread may be making one. All take them in one order.
+    there = [each for ref in _all.valuerefs() if (each := ref()) is not None]
+    _held[:] = [each.lock for each in sorted(there, key=id)]
     for lock in _held:
         lock.acquire()
 

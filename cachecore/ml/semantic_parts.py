@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from sys import getsizeof as size_of_object
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cachecore.settings import share
+from cachecore.ml.computed import in_thread
+from cachecore.sentinel import MISSING
+from cachecore.settings import seconds, share
 from cachecore.stats import CacheStats
 
 BINS = 100  # of the histogram of similarities
@@ -25,7 +28,7 @@ class Hit(NamedTuple):
     exact: bool
     """Whether it is the very text that was asked for."""
     computed: bool = False
-    """Whether this call has computed it: of `get_or_compute`."""
+    """Whether this call has computed it, and not another one for which it waited."""
 
 
 class SemanticStats(NamedTuple):
@@ -61,9 +64,58 @@ def text_of(query: Any) -> str:
 
 def texts_of(queries: Iterable[Any]) -> list[str]:
     """Queries; one str is hardly meant as many."""
-    if isinstance(queries, (str, bytes)):
-        raise TypeError(f"queries must be an iterable of str, not one {type(queries).__name__}")
+    if isinstance(queries, (str, bytes)) or not hasattr(type(queries), "__iter__"):
+        raise TypeError(f"queries must be an iterable of str, not {type(queries).__name__}")
     return [text_of(query) for query in queries]
+
+
+def values_of(items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The values to set, by query."""
+    values = {text_of(query): value for query, value in dict(items).items()}
+    if any(value is MISSING for value in values.values()):
+        raise TypeError("value must not be MISSING, which means that there is none")
+    return values
+
+
+def pair_of(pair: tuple[Any, Any, Any]) -> tuple[str, str, bool]:
+    """A labelled pair; a label that is missing (None, NaN) or text is hardly meant as true."""
+    query, cached, same = pair
+    if not isinstance(same, (bool, np.bool_)) and not (isinstance(same, int) and same in (0, 1)):
+        raise TypeError(f"pairs must be labelled with True or False, not {same!r:.80}")
+    return text_of(query), text_of(cached), bool(same)
+
+
+def check_ttl(ttl: float | None) -> None:
+    """Before anything is embedded or computed for it."""
+    if ttl is not None:
+        seconds(ttl, "ttl")
+
+
+def both_ways(call: Any, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A user's function as threads call it, and as tasks do.
+
+    A task calls a function that is no coroutine function in a thread; a thread does not call one
+    that is.
+    """
+    if not callable(call):
+        raise TypeError(f"{name} must be callable, not {type(call).__name__}")
+    kind = type(call).__call__
+    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(kind):
+
+        def refused(*_: Any) -> Any:
+            raise TypeError(f"{name} is a coroutine function: use the asynchronous methods")
+
+        return refused, call
+
+    def called(*arguments: Any) -> Any:
+        result = call(*arguments)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(f"{name} returned an awaitable: make it a coroutine function")
+        return result
+
+    return called, in_thread(called)
 
 
 def open_share(value: Any, name: str) -> float:

@@ -10,12 +10,12 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cachecore.ml.flights import BatchFlights
 from cachecore.ml.vocabulary import Vocabulary, read_tokens
 
 Ids = NDArray[np.int32]
@@ -37,7 +37,8 @@ def load_vocabulary(
 
     Args:
         path: the file. It is read to tell what is in it; not with a `version`.
-        cache: a `Cache` or `TieredCache` (its codec must take arrays; "raw" does not).
+        cache: a `Cache`, or a `TieredCache` without a loader, whose codec takes arrays ("raw" does
+            not).
         version: names what is in the file; by default its SHA-256 does. It must change with it.
 
     Returns:
@@ -45,7 +46,7 @@ def load_vocabulary(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no vocabulary; nothing is kept then.
+        ValueError: it is no vocabulary, or has changed meanwhile; nothing is kept then.
     """
     return _Source(path, cache, version).vocabulary()
 
@@ -66,14 +67,15 @@ class CachedTokenizer:
 
     def __init__(self, source: _Source) -> None:
         self._source = source
+        self._encoder: Any = None
         self._tokenizer: Any = None
         self._vocabulary: Vocabulary | None = None
-        self._lock = Lock()
+        self._flights = BatchFlights()
 
     @property
     def loaded(self) -> bool:
-        """Whether the file has been parsed."""
-        return self._tokenizer is not None
+        """Whether the file has been parsed to encode a text."""
+        return self._encoder is not None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -84,16 +86,22 @@ class CachedTokenizer:
 
     @property
     def tokenizer(self) -> Any:
-        """The `tokenizers.Tokenizer`, loaded when first asked for. Its padding is turned off.
+        """A `tokenizers.Tokenizer` of the file, loaded when first asked for. Its padding is off.
+
+        It is the caller's: another one encodes what is kept in the cache, so that what is changed
+        in this one, such as truncation, does not get there.
 
         Raises:
             ImportError: the package is not installed.
             ValueError: the file is no tokenizer, has changed since, or encodes at random (dropout).
         """
-        with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = self._source.tokenizer()
-            return self._tokenizer
+        if self._tokenizer is None:
+            self._tokenizer = self._load("tokenizer")
+        return self._tokenizer
+
+    def _load(self, which: str) -> Any:
+        """Of all threads that want it at a time, one parses the file."""
+        return self._flights.run([which], lambda _: [self._source.tokenizer()])[which]
 
     def encode(self, text: str, *, special: bool = True) -> Ids:
         """The ids of a text, (n,) int32, read-only; `special`: with those such as [CLS].
@@ -107,9 +115,13 @@ class CachedTokenizer:
         return self.encode_many([text], special=special)[0]
 
     def encode_many(self, texts: Iterable[str], *, special: bool = True) -> list[Ids]:
-        """The ids of each of some texts; those not in the cache are encoded in one call."""
-        if isinstance(texts, (str, bytes)):
-            raise TypeError(f"texts must be an iterable of str, not one {type(texts).__name__}")
+        """The ids of each of some texts; those not in the cache are encoded in one call.
+
+        Raises:
+            ValueError, ImportError: as of `tokenizer`; or a text has lone surrogates.
+        """
+        if isinstance(texts, (str, bytes)) or not hasattr(type(texts), "__iter__"):
+            raise TypeError(f"texts must be an iterable of str, not {type(texts).__name__}")
         texts = list(texts)
         for text in texts:
             if not isinstance(text, str):
@@ -119,7 +131,11 @@ class CachedTokenizer:
         found = dict(zip(keys, self._source.cache.get_many(keys), strict=True))
         new = {key: text for key, text in zip(keys, texts, strict=True) if not _is_ids(found[key])}
         if new:
-            made = self.tokenizer.encode_batch(list(new.values()), add_special_tokens=special)
+            for text in new.values():
+                text.encode()  # `tokenizers` does not say that it is lone surrogates it minds
+            if self._encoder is None:
+                self._encoder = self._load("encoder")
+            made = self._encoder.encode_batch(list(new.values()), add_special_tokens=special)
             ids = {key: _ids(each.ids) for key, each in zip(new, made, strict=True)}
             self._source.cache.set_many(ids)
             found |= ids
@@ -136,10 +152,14 @@ class _Source:
         for name in ("get", "get_many", "set", "set_many"):
             if not callable(getattr(cache, name, None)):
                 raise TypeError(f"cache must be a Cache or TieredCache, not {type(cache).__name__}")
+        if getattr(cache, "loader", None) is not None:
+            raise ValueError("cache must have no loader: what it does not have is read here")
         if version is not None and (not isinstance(version, str) or not version):
             raise TypeError(f"version must be a str of at least one character, not {version!r}")
         self.path, self.cache, self._given = Path(path), cache, version
-        self.version = _digest(self.path.read_bytes()) if version is None else version
+        # No version is the beginning of another's keys.
+        named = None if version is None else f"{len(version)}:{version}"
+        self.version = named or _digest(self.path.read_bytes())
 
     def _read(self) -> bytes:
         data = self.path.read_bytes()
@@ -155,8 +175,9 @@ class _Source:
                 return Vocabulary(table)
             except ValueError:
                 pass  # of another layout: a miss
+        data = self._read()
         try:
-            built = Vocabulary.build(read_tokens(self._read(), str(self.path)))
+            built = Vocabulary.build(read_tokens(data))
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
         self.cache.set(key, built.table)

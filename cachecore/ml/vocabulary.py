@@ -132,29 +132,29 @@ class Vocabulary(Mapping[str, int]):
         return f"<Vocabulary of {len(self)} tokens>"
 
 
-def read_tokens(data: bytes, name: str) -> dict[str, int]:
+def read_tokens(data: bytes) -> dict[str, int]:
     """Tokens and ids of a file: a tokenizer.json, a vocab.json, or text of one token a line.
 
     Raises:
-        ValueError: it is none of these; `name` is in the message.
+        ValueError: it is none of these.
     """
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: {error}") from None
+        raise ValueError(f"it is not UTF-8: {error}") from None
     if not text.lstrip().startswith("{"):
-        return _of_lines(text, name)
+        return _of_lines(text)
     try:
         return _of_json(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{name} is no vocabulary: {error!r}") from None
+        raise ValueError(f"it is no vocabulary: {error!r:.200}") from None
 
 
-def _of_lines(text: str, name: str) -> dict[str, int]:
+def _of_lines(text: str) -> dict[str, int]:
     lines = text.removesuffix("\n").split("\n") if text else []
     tokens = {line.removesuffix("\r"): at for at, line in enumerate(lines)}
     if len(tokens) != len(lines):
-        raise ValueError(f"{name} is no vocabulary: it has a line twice")
+        raise ValueError("it is no vocabulary: it has a line twice")
     return tokens
 
 

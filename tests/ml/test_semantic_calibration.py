@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachecore.ml import SemanticCache, word_guard
-from cachecore.ml.calibration import binomial_cdf, calibrated, upper_bound
+from cachecore.ml.calibration import binomial_cdf, calibrated, most_hits, upper_bound
 from ml.texts import trigrams
 
 # (hits, trials, confidence, bound): published one-sided Clopper-Pearson limits. Of no hit it is
@@ -105,6 +105,22 @@ def test_the_sample_must_support_the_rate() -> None:
         calibrated([], [0.1] * 299, 0.01, 0.95)
 
 
+@given(st.integers(0, 300), st.floats(0.001, 0.999), st.floats(1e-17, 0.999))
+def test_as_many_hits_are_allowed_as_keep_to_the_rate(
+    trials: int, rate: float, confidence: float
+) -> None:
+    allowed = most_hits(trials, rate, confidence)
+    assert -1 <= allowed <= trials - (trials > 0)
+    assert allowed < 0 or binomial_cdf(allowed, trials, rate) <= 1 - confidence + 1e-12
+    assert allowed == trials - 1 or binomial_cdf(allowed + 1, trials, rate) > 1 - confidence - 1e-12
+
+
+def test_a_large_sample_is_no_more_work_than_its_hits() -> None:
+    random = np.random.default_rng(1)
+    chosen = calibrated([0.5, 0.95], random.uniform(0, 0.9, 50_000).tolist(), 0.3, 0.95)
+    assert 0.29 < chosen.false_hit_rate <= chosen.false_hit_bound <= 0.3
+
+
 def test_the_same_embedding_for_other_answers_cannot_be_calibrated_away() -> None:
     with pytest.raises(ValueError, match="more than 0 have the same embedding"):
         calibrated([1.0], [1.0] * 299, 0.01, 0.95)
@@ -177,6 +193,10 @@ def test_with_the_guard_the_same_rate_costs_fewer_hits() -> None:
         ({"pairs": []}, ValueError, "same answer"),
         ({"pairs": [("a", 1, True)]}, TypeError, "query"),
         ({"pairs": [("a", "b")]}, ValueError, "unpack"),
+        ({"pairs": [("a", "b", "no")]}, TypeError, "True or False, not 'no'"),
+        ({"pairs": [("a", "b", float("nan"))]}, TypeError, "True or False, not nan"),
+        ({"pairs": [("a", "b", None)]}, TypeError, "True or False"),
+        ({"max_false_hit_rate": 5e-324}, ValueError, "max_false_hit_rate"),
     ],
 )
 def test_a_calibration_that_fails_leaves_the_threshold(

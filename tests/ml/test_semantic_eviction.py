@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cachecore.ml import SemanticCache
+from cachecore.ml import Hit, SemanticCache
 from cachecore.ml.index import ExactIndex, Index, UsearchIndex
 from ml.texts import ALIKE, ASKED, OTHER, trigrams
 from support import Clock
@@ -212,6 +214,39 @@ def test_a_key_whose_put_was_interrupted_is_taken_out_when_found() -> None:
         assert found.key == str(seed)
 
 
+class _Interrupting(list[str | None]):
+    """Keys that run something when one is read, once, as a finalizer might."""
+
+    def __init__(self, keys: list[str | None], then: Callable[[], object]) -> None:
+        super().__init__(keys)
+        self.then: Callable[[], object] | None = then
+
+    def __getitem__(self, at: Any) -> Any:
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return super().__getitem__(at)
+
+
+def test_a_place_that_becomes_another_keys_during_a_search_is_not_that_keys_hit() -> None:
+    index = ExactIndex(8)
+    index.put("a", unit(1))
+    index._keys = _Interrupting(index._keys, lambda: (index.drop("a"), index.put("b", unit(2))))
+    found = index.nearest(unit(1)[None])[0]
+    assert found is not None
+    assert found.key == "b"
+    assert found.similarity == pytest.approx(float(unit(1) @ unit(2)), abs=1e-6)
+
+
+def test_a_search_during_a_search_leaves_its_similarities() -> None:
+    index = ExactIndex(8)
+    index.put("a", unit(1))
+    index._keys = _Interrupting(index._keys, lambda: index.nearest(unit(1)[None]))
+    found = index.nearest(unit(2)[None])[0]
+    assert found is not None
+    assert found.similarity == pytest.approx(float(unit(1) @ unit(2)), abs=1e-6)
+
+
 # --- threads, forks, finalizers
 
 
@@ -251,15 +286,18 @@ def test_threads_leave_both_in_step(kind: str) -> None:
 def test_of_many_threads_one_computes() -> None:
     cache = SemanticCache(trigrams, threshold=0.9, maxsize=15)
     computed: list[str] = []
+    hits: list[Hit] = []
     barrier = threading.Barrier(6)
 
     def compute(query: str) -> int:
         computed.append(query)
+        while cache.stats().misses < 6:  # until all have looked
+            time.sleep(0.001)
         return 7
 
     def work() -> None:
         barrier.wait()
-        assert cache.get_or_compute(ASKED, compute).value == 7
+        hits.append(cache.get_or_compute(ASKED, compute))
 
     threads = [threading.Thread(target=work) for _ in range(6)]
     for thread in threads:
@@ -267,6 +305,8 @@ def test_of_many_threads_one_computes() -> None:
     for thread in threads:
         thread.join()
     assert computed == [ASKED]
+    assert [hit.value for hit in hits] == [7] * 6
+    assert [hit.computed for hit in hits].count(True) == 1
 
 
 def test_compute_may_use_the_cache() -> None:

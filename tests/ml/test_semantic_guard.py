@@ -23,6 +23,8 @@ REFUSED = [
     ("a discount of 5%", "a discount of 15%"),
     ("within two weeks", "within three weeks"),
     ("version 3.11", "version 3.12"),
+    ("store it below -5 degrees", "store it below 5 degrees"),
+    ("an offset of \u22122", "an offset of 2"),
     ("2 cups and 3 spoons", "3 cups and 2 spoons"),
 ]
 PASSED = [
@@ -31,6 +33,9 @@ PASSED = [
     ("within two weeks", "Within 2 weeks?"),
     ("I forgot my password, how to reset it?", "how can I reset my password"),
     ("cannot log in", "can't log in"),
+    ("plans for 2023-24", "plans for 2023 - 24"),
+    ("what is covid-19", "what is COVID 19?"),
+    ("below -5", "below \u22125"),
     ("", ""),
     ("?", "!"),
 ]

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from cachecore import Cache, TieredCache
 from cachecore.ml import load_tokenizer, load_vocabulary
-from cachecore.ml.vocabulary import Vocabulary
 from cachecore.tiers import MmapTier
 
 LINES = [
@@ -174,6 +172,62 @@ def test_a_file_that_changes_under_a_tokenizer_is_refused(tmp_path: Path) -> Non
     assert len(cache) == 0
 
 
+def test_what_is_done_to_the_tokenizer_handed_out_does_not_reach_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    made("wordlevel").save(str(path))
+    expected = load_tokenizer(path, Cache(10)).encode(LINES[0]).tolist()
+    ours = load_tokenizer(path, Cache(10))
+    ours.tokenizer.enable_truncation(3)
+    ours.tokenizer.enable_padding(length=99)
+    assert ours.tokenizer is ours.tokenizer
+    assert ours.encode(LINES[0]).tolist() == expected
+    assert len(ours.encode_many([LINES[0], ""])[1]) == 2
+
+
+def test_versions_and_texts_cannot_be_mistaken_for_one_another(tmp_path: Path) -> None:
+    cache = Cache[str, Any](100)
+    for name, kind in (("a", "wordlevel"), ("b", "bpe")):
+        made(kind).save(str(tmp_path / name))
+    ours = load_tokenizer(tmp_path / "a", cache, version="v")
+    other = load_tokenizer(tmp_path / "b", cache, version="v:ids:x")
+    ours.encode("x:ids:the cat sat")
+    assert other.encode("the cat sat").tolist() == (
+        load_tokenizer(tmp_path / "b", Cache(10)).encode("the cat sat").tolist()
+    )
+
+
+def test_a_cache_with_a_loader_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    made("wordlevel").save(str(path))
+    with TieredCache(10, loader=lambda key: np.zeros(2, np.int32)) as cache:
+        for load in (load_tokenizer, load_vocabulary):
+            with pytest.raises(ValueError, match="cache must have no loader"):
+                load(path, cache)
+
+
+def test_a_child_can_load_what_a_thread_of_its_parent_is_loading(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    os.mkfifo(path)  # whoever reads it waits for a writer
+    made("wordlevel").save(str(tmp_path / "real.json"))
+    ours = load_tokenizer(path, Cache(10), version="v1")
+    thread = threading.Thread(target=ours.encode, args=("the cat",))
+    thread.start()
+    while not len(ours._flights):
+        time.sleep(0.001)
+    child = os.fork()
+    if child == 0:
+        try:
+            ours._source.path = tmp_path / "real.json"
+            os._exit(0 if len(ours.encode("the cat")) else 1)
+        except BaseException:
+            os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    path.write_bytes((tmp_path / "real.json").read_bytes())
+    thread.join()
+    assert status == 0
+    assert ours.loaded
+
+
 def test_text_files_of_a_token_a_line(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_bytes("[PAD]\ncaf\u00e9\n##s\n\u2028\n".encode())
@@ -210,8 +264,9 @@ def test_a_bad_file_is_an_error_that_names_it(tmp_path: Path, data: bytes, messa
     path = tmp_path / "odd.vocab"
     path.write_bytes(data)
     cache = Cache[str, Any](100)
-    with pytest.raises(ValueError, match=rf"odd\.vocab.*{message}"):
+    with pytest.raises(ValueError, match=rf"odd\.vocab: .*{message}") as raised:
         load_vocabulary(path, cache)
+    assert str(raised.value).count("odd.vocab") == 1
     assert len(cache) == 0
 
 
@@ -239,8 +294,11 @@ def test_arguments_are_named(tmp_path: Path) -> None:
     wrong: Any = b"a"
     with pytest.raises(TypeError, match="text must be a str"):
         ours.encode(wrong)
-    with pytest.raises(TypeError, match="texts must be an iterable"):
-        ours.encode_many("a")
+    for wrong in ("a", 7, None):
+        with pytest.raises(TypeError, match="texts must be an iterable"):
+            ours.encode_many(wrong)
+    with pytest.raises(ValueError, match="surrogates"):
+        ours.encode("the \ud800")
     assert ours.encode_many([]) == []
     assert not ours.loaded
 
@@ -288,61 +346,3 @@ def test_threads_share_one(tmp_path: Path) -> None:
         thread.join()
     assert len(seen) == 5
     assert all(each == seen[0] for each in seen)
-
-
-# --- the table
-
-
-@given(st.dictionaries(st.text(max_size=8), st.integers(0, 2**31 - 1), max_size=60))
-def test_a_table_is_the_dict_it_was_made_of(tokens: dict[str, int]) -> None:
-    tokens = {token: index for index, token in {i: t for t, i in tokens.items()}.items()}
-    tokens = {t: i for t, i in tokens.items() if not any("\ud800" <= c <= "\udfff" for c in t)}
-    vocabulary = Vocabulary(Vocabulary.build(tokens).table.copy())
-    assert vocabulary == tokens
-    assert list(vocabulary) == sorted(tokens, key=tokens.__getitem__)
-    for token, index in tokens.items():
-        assert vocabulary.token(index) == token
-        for other in (token + "x", token[:-1]):
-            assert vocabulary.get(other) == tokens.get(other)
-    for absent in (-1, 2**31, max(tokens.values(), default=0) + 1):
-        with pytest.raises(KeyError):
-            vocabulary.token(absent)
-    for odd in (7, None, b"a", "\ud800"):
-        assert odd not in vocabulary
-
-
-def _table() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return Vocabulary.build({"a": 0, "bc": 1, "": 5}).table.copy()
-
-
-def _u32(at: int, value: int) -> Callable[[Any], Any]:
-    def change(table: Any) -> Any:
-        table[at : at + 4].view("<u4")[0] = value
-        return table
-
-    return change
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda table: table[:-1],
-        lambda table: table[:10],
-        lambda table: np.append(table, np.uint8(0)),
-        lambda table: np.roll(table, 1),
-        lambda table: table[::2],
-        lambda table: table.astype("<u4"),
-        _u32(8, 2**32 - 1),  # tokens
-        _u32(12, 0),  # slots
-        _u32(16, 2),  # bytes of text
-        _u32(24, 2**32 - 1),  # the first id
-        _u32(28, 0),  # an id twice
-        _u32(36, 9),  # an end beyond the next
-        _u32(44, 2),  # the last end
-        _u32(48, 99),  # a slot
-    ],
-)
-def test_a_damaged_table_is_refused(damage: Callable[[Any], Any]) -> None:
-    with pytest.raises(ValueError, match="table"):
-        Vocabulary(damage(_table()))
-    assert dict(Vocabulary(_table())) == {"a": 0, "bc": 1, "": 5}

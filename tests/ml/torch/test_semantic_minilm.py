@@ -43,7 +43,7 @@ ACTS = "change delete export share print move rename archive download forward".s
 
 
 def sample() -> list[tuple[str, str, bool]]:
-    """Labelled pairs as a service might collect them: 392 with other answers, 200 with the same."""
+    """Labelled pairs as a service might collect them: 382 with other answers, 200 with the same."""
     pairs = [
         (f"Is {a} bigger than {b}?", f"Is {b} bigger than {a}?", False)
         for a, b in permutations(CITIES, 2)
@@ -116,6 +116,20 @@ def test_calibration_gives_up_hits_rather_than_the_rate(model: Any) -> None:
     assert bare.hit_rate < 0.05
     assert chosen.hit_rate > 5 * max(bare.hit_rate, 0.02)
     assert chosen.threshold < bare.threshold
+
+
+@pytest.mark.parametrize(
+    "change", [lambda rows: rows.clone().requires_grad_(), lambda rows: rows.bfloat16(), list]
+)
+def test_tensors_do_as_embeddings(model: Any, change: Any) -> None:
+    def embed(texts: list[str]) -> Any:
+        return change(model.encode(texts, convert_to_tensor=True))
+
+    cache = SemanticCache(embed, threshold=0.9, maxsize=10)
+    cache.set_many({"How do I reset my password?": 1, "When are you open?": 2})
+    hit = cache.get("How can I reset my password?")
+    assert hit is not None
+    assert hit.similarity == pytest.approx(0.992, abs=0.01)
 
 
 def test_the_models_own_tokenizer_comes_from_the_cache() -> None:
