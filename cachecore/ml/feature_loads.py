@@ -215,35 +215,39 @@ class Shelf:
                 self.writes += 1
 
     def setting(self, entities: Sequence[Any], given: Rows) -> Steps:
-        """Set what rows have, here and in the store."""
+        """Set what rows have, in the store and here; here even if the store's call is stopped."""
         schema, done = self.schema, None
         cells = schema.expiries(given) != 0
         with self._writing(entities):
-            if self.store is not None:
-                items = self.store.write(entities, given, cells, self.now(), self.unix())
-                done = yield "set_fields", items, self.store.lifetime
-            with self.lock:
-                held = self.held(entities, self.now())
-                schema.merge(held, given, cells)
-                self.rows.set_many(zip(entities, schema.pack(held), strict=True))
+            try:
+                if self.store is not None:
+                    items = self.store.write(entities, given, cells, self.now(), self.unix())
+                    done = yield "set_fields", items, self.store.lifetime
+            finally:
+                with self.lock:
+                    held = self.held(entities, self.now())
+                    schema.merge(held, given, cells)
+                    self.rows.set_many(zip(entities, schema.pack(held), strict=True))
         if isinstance(done, TierError):
             raise done
 
     def invalidating(self, entities: Sequence[Any], places: Sequence[int]) -> Steps:
-        """Forget features, here and in the store."""
+        """Forget features, in the store and here; here even if the store's call is stopped."""
         done = None
         with self._writing(entities):
-            if self.store is not None:
-                fields = [self.store.fields[place] for place in places]
-                done = yield "delete_fields", self.store.keys(entities), fields
-            with self.lock:
-                if len(places) == self.schema.count:
-                    self.rows.delete_many(entities)
-                else:
-                    entities = [entity for entity in entities if entity in self.rows]
-                    held = self.held(entities, self.now())
-                    self.schema.expiries(held)[:, places] = 0
-                    self.rows.set_many(zip(entities, self.schema.pack(held), strict=True))
+            try:
+                if self.store is not None:
+                    fields = [self.store.fields[place] for place in places]
+                    done = yield "delete_fields", self.store.keys(entities), fields
+            finally:
+                with self.lock:
+                    if len(places) == self.schema.count:
+                        self.rows.delete_many(entities)
+                    else:
+                        entities = [entity for entity in entities if entity in self.rows]
+                        held = self.held(entities, self.now())
+                        self.schema.expiries(held)[:, places] = 0
+                        self.rows.set_many(zip(entities, self.schema.pack(held), strict=True))
         if isinstance(done, TierError):
             raise done
 
