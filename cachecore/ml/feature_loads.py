@@ -64,7 +64,7 @@ class Load:
 
     def __init__(self, entities: Sequence[Any]) -> None:
         self.entities = dict.fromkeys(entities)
-        self.rows: Rows | None = None
+        self.rows: Rows = np.empty((0, 0), np.int64)  # until its end
         self.touched: set[Any] = set()  # written or invalidated meanwhile
         self.ended: int | None = None  # how many writes there were before its end
 

@@ -375,7 +375,7 @@ def test_values_of_every_kind_come_back_as_they_were(tier: RedisTier) -> None:
         else:
             size = base.itemsize * int(np.prod(shape))
             data = random.integers(0, 2 if base.kind == "b" else 100, size, dtype=np.uint8)
-            columns[name] = data.tobytes() and np.frombuffer(data.tobytes(), base).reshape(shape)
+            columns[name] = np.frombuffer(data.tobytes(), base).reshape(shape)
     FeatureCache(schema, maxsize=9, store=tier).set_features(range(4), columns)
     cache = FeatureCache(schema, maxsize=9, store=tier)
     for _ in range(2):
