@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -58,11 +59,11 @@ class FeatureCacheStats(NamedTuple):
 
 
 class Load:
-    """Entities that are being loaded, and what was found of them."""
+    """Entities that are being loaded, and what was found of them; or that are being written."""
 
-    __slots__ = ("ended", "entities", "rows", "touched")
+    __slots__ = ("__weakref__", "ended", "entities", "rows", "touched")
 
-    def __init__(self, entities: Sequence[Any]) -> None:
+    def __init__(self, entities: Iterable[Any]) -> None:
         self.entities = dict.fromkeys(entities)
         self.rows: Rows = np.empty((0, 0), np.int64)  # until its end
         self.touched: set[Any] = set()  # written or invalidated meanwhile
@@ -92,8 +93,9 @@ class Shelf:
     def reset(self) -> None:
         """Begin anew in a child process, whose parent's other threads are not there."""
         self.lock = RLock()  # a signal handler or finalizer may come in between
-        self._under_way: set[Load] = set()
-        self._being_written: list[set[Any]] = []
+        # Weakly: an interrupt may come before any clean-up, and ends who holds them.
+        self._under_way: WeakSet[Load] = WeakSet()
+        self._being_written: WeakSet[Load] = WeakSet()
 
     def now(self) -> int:
         """Milliseconds by the clock of expiries."""
@@ -119,8 +121,8 @@ class Shelf:
         schema, store = self.schema, self.store
         entities = list(load.entities)
         with self.lock:
-            for written in self._being_written:
-                load.touched |= written & load.entities.keys()
+            for write in self._being_written:
+                load.touched |= write.entities.keys() & load.entities.keys()
             self._under_way.add(load)
         try:
             rows = self.held(entities, self.now())
@@ -202,16 +204,16 @@ class Shelf:
     @contextmanager
     def _writing(self, entities: Iterable[Any]) -> Iterator[None]:
         """Loads that overlap with this in time are not kept."""
-        written = set(entities)
+        write = Load(entities)
         with self.lock:
-            self._being_written.append(written)
+            self._being_written.add(write)
             for load in self._under_way:
-                load.touched |= written & load.entities.keys()
+                load.touched |= write.entities.keys() & load.entities.keys()
         try:
             yield
         finally:
             with self.lock:
-                self._being_written = [each for each in self._being_written if each is not written]
+                self._being_written.discard(write)
                 self.writes += 1
 
     def setting(self, entities: Sequence[Any], given: Rows) -> Steps:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from itertools import product
+from contextlib import suppress
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,39 @@ def test_stats(source: Source, clock: Clock) -> None:
     assert (stats.l0.hits, stats.l0.misses) == (2, 2)
     assert repr(cache) == "<FeatureCache of 2 entities with 4 features>"
     assert cache.names == NAMES
+
+
+class Interrupted:
+    """A lock; who takes it at a certain time is interrupted."""
+
+    def __init__(self, lock: Any, at: int) -> None:
+        self.lock, self.at = lock, at
+
+    def __enter__(self) -> None:
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_an_interrupt_at_any_lock_leaves_nothing_behind(source: Source) -> None:
+    for at in count(1):
+        cache = make(source)
+        cache._shelf.lock = lock = Interrupted(cache._shelf.lock, at)  # type: ignore[assignment]
+        with suppress(KeyboardInterrupt):
+            cache.set_features(["a"], {"age": [1]})
+            cache.get_features(["a"])
+            cache.invalidate(["a"], ["age"])
+        through, lock.at = lock.at > 0, 0
+        cache.get_features(["a"])
+        source.told()
+        cache.get_features(["a"])
+        assert source.told() == [], f"not kept after an interrupt at lock {at}"
+        if through:
+            break
 
 
 # --- the request
