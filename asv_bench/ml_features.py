@@ -56,13 +56,7 @@ def hits(effort: Effort) -> list[Line]:
             hot(OURS, "c.get_features(k)", cache, batches, BATCH),
             hot("named", "c[0].get_features(k, c[1])", (cache, NAMES), batches, BATCH),
             hot("dicts", building, (nested, NAMES, KIND), batches, BATCH),
-            hot(
-                "rows",
-                "c.gather(k)",
-                gathered,
-                ids,
-                BATCH,
-            ),
+            hot("rows", "c.gather(k)", gathered, ids, BATCH),
         ],
         effort.rounds,
     )
@@ -70,9 +64,7 @@ def hits(effort: Effort) -> list[Line]:
     return [
         ratio_line(name, "dict of dicts, np.array of tuples", samples.ratio(OURS, "dicts")),
         ratio_line(
-            name,
-            "VectorCache.gather by int64 id, one lifetime",
-            samples.ratio(OURS, "rows"),
+            name, "VectorCache.gather by int64 id, one lifetime", samples.ratio(OURS, "rows")
         ),
         ratio_line(f"{name}, by names", "dict of dicts", samples.ratio("named", "dicts")),
     ]

@@ -70,12 +70,13 @@ class _Cached(RowsBelow):
         return [self._prefix + each.hex() for each in prints]
 
     def _rows(self, values: list[Any]) -> list[_Row | None]:
-        """Values that are such rows: others can write to that cache too."""
+        """Values that are such rows, and finite: others can write to that cache too."""
         return [
             value
             if isinstance(value, np.ndarray)
             and value.dtype == self._dtype
             and value.shape == self._shape
+            and np.isfinite(value).all()
             else None
             for value in values
         ]
@@ -117,8 +118,8 @@ class _Vectors(RowsBelow):
     def get(self, prints: list[bytes]) -> Sequence[_Row | None]:
         words = _words(prints)
         records, found = self._table.gather(words[:, 0].view(np.int64))
-        found &= (records["fingerprint"] == words).all(axis=1)
         rows = records["row"]
+        found &= (records["fingerprint"] == words).all(axis=1) & np.isfinite(rows).all(axis=1)
         rows.flags.writeable = False
         return [rows[at] if there else None for at, there in enumerate(found.tolist())]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -22,6 +21,7 @@ from cachecore.ml.below import row_dtype, rows_below
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.flights import BatchFlights
 from cachecore.ml.outputs import checked_rows
+from cachecore.ml.steps import Steps, arun, in_thread, run
 from cachecore.ml.versions import check_version
 from cachecore.progress import Report, reporting
 from cachecore.settings import positive_int
@@ -34,6 +34,7 @@ _Rows = npt.NDArray[Any]
 _Encode = Callable[[list[Any]], Any]
 
 _PLAIN = frozenset((str, bytes))  # inputs that are keys themselves
+_NO_BATCH = (str, bytes, bytearray, memoryview, dict)
 _OTHER = object()  # before the fingerprint of an input that is not
 _ROOM = "256MB"  # of rows in memory, where no bound is given
 
@@ -294,41 +295,19 @@ class EmbeddingCache:
 
     def _fetch(self, missing: dict[Any, Any]) -> dict[Any, _Rows]:
         """The rows of inputs that were not in memory, by key."""
-
-        def compute(keys: list[Any]) -> list[_Rows]:
-            steps, answer = self._steps(keys, missing), None
-            while True:
-                try:
-                    call, _, *arguments = steps.send(answer)
-                except StopIteration as end:
-                    return list(end.value)
-                answer = call(*arguments)
-
-        return self._flights.run(missing, compute)
+        return self._flights.run(missing, lambda keys: run(self._steps(keys, missing)))
 
     async def _afetch(self, missing: dict[Any, Any]) -> dict[Any, _Rows]:
-        async def compute(keys: list[Any]) -> list[_Rows]:
-            steps, answer = self._steps(keys, missing), None
-            while True:
-                try:
-                    _, call, *arguments = steps.send(answer)
-                except StopIteration as end:
-                    return list(end.value)
-                answer = await call(*arguments)
+        return await self._flights.arun(missing, lambda keys: arun(self._steps(keys, missing)))
 
-        return await self._flights.arun(missing, compute)
-
-    def _steps(self, keys: list[Any], inputs: dict[Any, Any]) -> Generator[Any, Any, list[_Rows]]:
-        """Look again, look below, and encode the rest.
-
-        Yields calls as (function, coroutine function, arguments ...), and is sent what they return.
-        """
+    def _steps(self, keys: list[Any], inputs: dict[Any, Any]) -> Steps:
+        """Look again, look below, and encode the rest; the rows of the keys, in a list."""
         rows = {key: row for key in keys if (row := self.cache.peek(key)) is not None}
         rest = [key for key in keys if key not in rows]
         prints: list[bytes] = []
         if rest and self._below is not None:
             prints = [self._print(inputs[key]) for key in rest]
-            found = yield self._below.get, self._below.aget, prints
+            found = yield self._below.get, self._below.aget, (prints,)
             known = {key: row for key, row in zip(rest, found, strict=True) if row is not None}
             self._keep(known, rows)
             with self._counts.lock:
@@ -336,10 +315,10 @@ class EmbeddingCache:
             prints = [each for each, row in zip(prints, found, strict=True) if row is None]
             rest = [key for key in rest if key not in known]
         if rest:
-            batch = yield self._run, self._arun, [inputs[key] for key in rest]
+            batch = yield self._run, self._arun, ([inputs[key] for key in rest],)
             self._keep(dict(zip(rest, batch, strict=True)), rows)
             if self._below is not None:
-                yield self._below.put, self._below.aput, prints, batch
+                yield self._below.put, self._below.aput, (prints, batch)
         return [rows[key] for key in keys]
 
     def _keep(self, new: dict[Any, _Rows], rows: dict[Any, _Rows]) -> None:
@@ -350,22 +329,23 @@ class EmbeddingCache:
         """Have the model encode."""
         if self._awaits:
             raise TypeError("encode is a coroutine function: use the asynchronous methods")
-        start = perf_counter()
+        start, count = perf_counter(), len(inputs)
         try:
             result = self._encode(inputs)
         finally:
             self._called(start)
-        return self._checked(result, len(inputs))
+        return self._checked(result, count)
 
     async def _arun(self, inputs: list[Any]) -> _Rows:
         if not self._awaits:
-            return await asyncio.to_thread(self._run, inputs)
-        start = perf_counter()
+            rows: _Rows = await in_thread(self._run)(inputs)
+            return rows
+        start, count = perf_counter(), len(inputs)
         try:
             result = await self._encode(inputs)
         finally:
             self._called(start)
-        return self._checked(result, len(inputs))
+        return self._checked(result, count)
 
     def _called(self, start: float) -> None:
         with self._counts.lock:
@@ -383,7 +363,7 @@ def _listed(inputs: Any) -> list[Any]:
     """Inputs as a list of the callee's own; one text is hardly meant as many inputs."""
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
         return list(inputs.tolist())
-    if isinstance(inputs, (str, bytes, dict)) or not hasattr(type(inputs), "__iter__"):
+    if isinstance(inputs, _NO_BATCH) or not hasattr(type(inputs), "__iter__"):
         raise TypeError(f"inputs must be an iterable of inputs, not one {type(inputs).__name__}")
     return list(inputs)
 

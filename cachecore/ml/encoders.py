@@ -40,7 +40,7 @@ class CachedEncoder:
         embeddings: the EmbeddingCache, of which `embed`, `precompute` and `stats` can be used too.
     """
 
-    __slots__ = ("_signatures", "_truncate_dim", "embeddings", "model")
+    __slots__ = ("_dtype", "_signatures", "_truncate_dim", "embeddings", "model")
 
     def __init__(self, cache: type[EmbeddingCache], model: Any, **settings: Any) -> None:
         self.model = model
@@ -52,8 +52,8 @@ class CachedEncoder:
         if "dim" not in settings:
             dims = getattr(model, "get_embedding_dimension", None)
             settings["dim"] = (dims or model.get_sentence_embedding_dimension)()
-        half = str(getattr(model, "dtype", "")) == "torch.float16"
-        settings.setdefault("dtype", "float16" if half else "float32")
+        self._dtype = str(getattr(model, "dtype", ""))
+        settings.setdefault("dtype", "float16" if self._dtype == "torch.float16" else "float32")
         self.embeddings = cache(self._caller(model.encode, {}), **settings)
 
     def __getattr__(self, name: str) -> Any:
@@ -145,10 +145,11 @@ class CachedEncoder:
         import torch
 
         device = options.get("device") or self.model.device
+        converted = torch.from_numpy(rows)
+        if self._dtype == "torch.bfloat16":  # which NumPy does not know, and float32 holds
+            converted = converted.bfloat16()
         if options.get("pool") is None and not isinstance(device, list):
-            converted = torch.from_numpy(rows).to(device)
-        else:
-            converted = torch.from_numpy(rows)
+            converted = converted.to(device)
         return converted if tensor else list(converted)
 
 

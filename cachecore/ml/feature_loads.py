@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -58,13 +59,13 @@ class FeatureCacheStats(NamedTuple):
 
 
 class Load:
-    """Entities that are being loaded, and what was found of them."""
+    """Entities that are being loaded, and what was found of them; or that are being written."""
 
-    __slots__ = ("ended", "entities", "rows", "touched")
+    __slots__ = ("__weakref__", "ended", "entities", "rows", "touched")
 
-    def __init__(self, entities: Sequence[Any]) -> None:
+    def __init__(self, entities: Iterable[Any]) -> None:
         self.entities = dict.fromkeys(entities)
-        self.rows: Rows | None = None
+        self.rows: Rows = np.empty((0, 0), np.int64)  # until its end
         self.touched: set[Any] = set()  # written or invalidated meanwhile
         self.ended: int | None = None  # how many writes there were before its end
 
@@ -92,8 +93,9 @@ class Shelf:
     def reset(self) -> None:
         """Begin anew in a child process, whose parent's other threads are not there."""
         self.lock = RLock()  # a signal handler or finalizer may come in between
-        self._under_way: set[Load] = set()
-        self._being_written: list[set[Any]] = []
+        # Weakly: an interrupt may come before any clean-up, and ends who holds them.
+        self._under_way: WeakSet[Load] = WeakSet()
+        self._being_written: WeakSet[Load] = WeakSet()
 
     def now(self) -> int:
         """Milliseconds by the clock of expiries."""
@@ -119,8 +121,8 @@ class Shelf:
         schema, store = self.schema, self.store
         entities = list(load.entities)
         with self.lock:
-            for written in self._being_written:
-                load.touched |= written & load.entities.keys()
+            for write in self._being_written:
+                load.touched |= write.entities.keys() & load.entities.keys()
             self._under_way.add(load)
         try:
             rows = self.held(entities, self.now())
@@ -202,48 +204,52 @@ class Shelf:
     @contextmanager
     def _writing(self, entities: Iterable[Any]) -> Iterator[None]:
         """Loads that overlap with this in time are not kept."""
-        written = set(entities)
+        write = Load(entities)
         with self.lock:
-            self._being_written.append(written)
+            self._being_written.add(write)
             for load in self._under_way:
-                load.touched |= written & load.entities.keys()
+                load.touched |= write.entities.keys() & load.entities.keys()
         try:
             yield
         finally:
             with self.lock:
-                self._being_written = [each for each in self._being_written if each is not written]
+                self._being_written.discard(write)
                 self.writes += 1
 
     def setting(self, entities: Sequence[Any], given: Rows) -> Steps:
-        """Set what rows have, here and in the store."""
+        """Set what rows have, in the store and here; here even if the store's call is stopped."""
         schema, done = self.schema, None
         cells = schema.expiries(given) != 0
         with self._writing(entities):
-            if self.store is not None:
-                items = self.store.write(entities, given, cells, self.now(), self.unix())
-                done = yield "set_fields", items, self.store.lifetime
-            with self.lock:
-                held = self.held(entities, self.now())
-                schema.merge(held, given, cells)
-                self.rows.set_many(zip(entities, schema.pack(held), strict=True))
+            try:
+                if self.store is not None:
+                    items = self.store.write(entities, given, cells, self.now(), self.unix())
+                    done = yield "set_fields", items, self.store.lifetime
+            finally:
+                with self.lock:
+                    held = self.held(entities, self.now())
+                    schema.merge(held, given, cells)
+                    self.rows.set_many(zip(entities, schema.pack(held), strict=True))
         if isinstance(done, TierError):
             raise done
 
     def invalidating(self, entities: Sequence[Any], places: Sequence[int]) -> Steps:
-        """Forget features, here and in the store."""
+        """Forget features, in the store and here; here even if the store's call is stopped."""
         done = None
         with self._writing(entities):
-            if self.store is not None:
-                fields = [self.store.fields[place] for place in places]
-                done = yield "delete_fields", self.store.keys(entities), fields
-            with self.lock:
-                if len(places) == self.schema.count:
-                    self.rows.delete_many(entities)
-                else:
-                    entities = [entity for entity in entities if entity in self.rows]
-                    held = self.held(entities, self.now())
-                    self.schema.expiries(held)[:, places] = 0
-                    self.rows.set_many(zip(entities, self.schema.pack(held), strict=True))
+            try:
+                if self.store is not None:
+                    fields = [self.store.fields[place] for place in places]
+                    done = yield "delete_fields", self.store.keys(entities), fields
+            finally:
+                with self.lock:
+                    if len(places) == self.schema.count:
+                        self.rows.delete_many(entities)
+                    else:
+                        entities = [entity for entity in entities if entity in self.rows]
+                        held = self.held(entities, self.now())
+                        self.schema.expiries(held)[:, places] = 0
+                        self.rows.set_many(zip(entities, self.schema.pack(held), strict=True))
         if isinstance(done, TierError):
             raise done
 

@@ -117,7 +117,7 @@ class Look:
         """
         good = [(each, *place) for each, place in found.items() if self._may_take(each, place[0])]
         if good:
-            rows = np.stack([load.rows[at] for _, load, at in good if load.rows is not None])
+            rows = np.stack([load.rows[at] for _, load, at in good])
             self._shelf.take(self._rows, [self._at[entity] for entity, _, _ in good], rows)
         expiries = self._expiries[list(self._at.values())][:, self._which]
         lacking = (expiries == 0).any(axis=1).tolist()

@@ -86,6 +86,12 @@ class Schema:
     def __init__(
         self, features: Iterable[Any], version: str, policies: Mapping[str, float]
     ) -> None:
+        if not hasattr(type(features), "__iter__"):
+            kind = type(features).__name__
+            raise TypeError(f"features must be an iterable of features, not {kind}")
+        if not isinstance(policies, Mapping):
+            kind = type(policies).__name__
+            raise TypeError(f"policies must be a mapping of names to seconds, not {kind}")
         self.features = [_feature(each) for each in features]
         self.names = [feature.name for feature in self.features]
         self.places = {name: at for at, name in enumerate(self.names)}
@@ -96,7 +102,7 @@ class Schema:
         self.count = len(self.names)
         self.record, self.width = self._record()
         known = {**POLICIES, **{name: seconds(ttl, "policies") for name, ttl in policies.items()}}
-        self.lifetimes = np.array([_milliseconds(each, known) for each in self.features])
+        self.lifetimes = np.array([_lifetime(each, known) for each in self.features])
         parts = [
             (each.name, each.kind) for each in sorted(self.features, key=lambda each: each.name)
         ]
@@ -116,8 +122,9 @@ class Schema:
 
     def columns(self, names: Iterable[str]) -> list[int]:
         """The places of features; KeyError names one that is not in the schema."""
-        if isinstance(names, str):
-            raise TypeError("names must be an iterable of names of features, not one str")
+        if isinstance(names, (str, bytes)) or not hasattr(type(names), "__iter__"):
+            kind = type(names).__name__
+            raise TypeError(f"names must be an iterable of names of features, not one {kind}")
         try:
             places = [self.places[name] for name in names]
         except KeyError as error:
@@ -197,12 +204,17 @@ def _feature(given: Any) -> Feature:
     return Feature(*given)
 
 
-def _milliseconds(feature: Feature, policies: Mapping[str, float]) -> int:
+def _lifetime(feature: Feature, policies: Mapping[str, float]) -> int:
     ttl = feature.ttl
     if isinstance(ttl, str):
         if ttl not in policies:
             raise ValueError(f"ttl of {feature.name!r} must be one of {[*policies]}, not {ttl!r}")
         ttl = policies[ttl]
+    return milliseconds(ttl)
+
+
+def milliseconds(ttl: float) -> int:
+    """A lifetime in seconds as one of at least a millisecond."""
     return FOREVER if ttl > 1e12 else max(1, round(ttl * 1000))
 
 
@@ -211,13 +223,13 @@ def column_of(
 ) -> tuple[npt.NDArray[Any], Cells | None]:
     """Values as an array of a feature's dtype, and which there are not; None: there are all.
 
-    There is no value where an item is None or MISSING, or masked in a masked array.
+    There is no value where an item is None, MISSING or masked.
     """
     kind = feature.dtype
     absent: Cells | None = None
-    if isinstance(values, np.ma.MaskedArray):
+    if isinstance(values, np.ma.MaskedArray) and values.dtype != object:
         hidden = np.ma.getmaskarray(values)
-        absent = np.any(hidden.reshape(len(hidden), -1), axis=1)
+        absent = np.asarray(hidden.any(axis=tuple(range(1, hidden.ndim))))
         values = values.data.copy()
         values[hidden] = np.zeros((), values.dtype)
     elif not isinstance(values, np.ndarray) or values.dtype == object:
@@ -226,7 +238,7 @@ def column_of(
         values = list(values)
         if not values and count == 0:  # which tells nothing of its dtype
             return np.empty((0, *kind.shape), kind.base), None
-        gone = [value is None or value is MISSING for value in values]
+        gone = [value is None or value is MISSING or value is np.ma.masked for value in values]
         if any(gone):
             absent, blank = np.array(gone, np.bool_), np.zeros(kind.shape, kind.base)
             values = [blank if none else value for value, none in zip(values, gone, strict=True)]
@@ -258,6 +270,8 @@ def _converted(array: npt.NDArray[Any], base: np.dtype[Any], what: str) -> npt.N
         cast = array.astype(base)
         if base.kind in "biuSU":
             fits = cast == array
+        elif base.kind in "mM" and given.kind == base.kind and np.can_cast(given, base):
+            fits = np.isnat(array) | (cast.astype(given) == array)  # a finer unit reaches less far
         elif base.kind in "mM" or base.type is np.void:
             return cast
         else:

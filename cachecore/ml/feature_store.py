@@ -48,7 +48,7 @@ class FeatureStore:
         """The keys of hashes; `1`, `"1"` and `b"1"` are three."""
         prefix = self._prefix
         return [
-            prefix + b"s" + entity.encode()
+            prefix + b"s" + entity.encode("utf-8", "surrogatepass")
             if type(entity) is str
             else prefix + (b"b" + entity if type(entity) is bytes else b"i%d" % entity)
             for entity in entities
@@ -106,7 +106,8 @@ class FeatureStore:
             whole = [cell if cell and len(cell) == size else blank for cell in column]
             cells = np.frombuffer(b"".join(whole), kind)
             good = cells["kind"] == self._kinds[at]
-            self.damaged += sum(cell is not None for cell in column) - int(good.sum())
+            damaged = sum(cell is not None for cell in column) - int(good.sum())
+            self.damaged += damaged  # in one step, for threads
             records[schema.names[at]] = cells["value"]
             until = np.clip(cells["expiry"], 0, FOREVER)
             fresh = good & (until > unix)

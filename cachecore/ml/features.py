@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import time
@@ -15,14 +14,15 @@ from typing import Any
 from cachecore._core import Cache
 from cachecore.ml.feature_loads import FeatureCacheStats, FeatureCounts, Shelf, Steps
 from cachecore.ml.feature_look import Look, entities_of
-from cachecore.ml.feature_rows import FOREVER, Schema
+from cachecore.ml.feature_rows import Schema, milliseconds
 from cachecore.ml.feature_store import FeatureStore
 from cachecore.ml.flights import BatchFlights
+from cachecore.ml.steps import in_thread
 from cachecore.settings import seconds
 
 _caches: weakref.WeakSet[FeatureCache] = weakref.WeakSet()
-# By the id of a cache: the rows of what the block that this code is in has looked up.
-_blocks: ContextVar[dict[int, dict[Any, bytes]] | None] = ContextVar(
+# Of the blocks that this code is in: the rows of what was looked up, in a list; none at its end.
+_blocks: ContextVar[dict[FeatureCache, list[dict[Any, bytes]]] | None] = ContextVar(
     "cachecore_features", default=None
 )
 
@@ -79,10 +79,10 @@ class FeatureCache:
             raise TypeError(f"exact must be a bool, not {type(exact).__name__}")
         if not isinstance(namespace, str):
             raise TypeError(f"namespace must be a str, not {type(namespace).__name__}")
-        self._schema = schema = Schema(features, version, policies or {})
+        self._schema = schema = Schema(features, version, {} if policies is None else policies)
         negative = None
         if negative_ttl is not None:
-            negative = min(round(1000 * min(seconds(negative_ttl, "negative_ttl"), 1e12)), FOREVER)
+            negative = milliseconds(seconds(negative_ttl, "negative_ttl"))
         rows: Cache[Any, bytes] = Cache(maxsize, max_bytes=max_bytes)
         below = None if store is None else FeatureStore(store, schema, namespace)
         clocks = (timer or time.monotonic, timer or time.time)
@@ -180,8 +180,10 @@ class FeatureCache:
         places, now = self._schema.columns(names), self._shelf.now()
         rows = self._schema.read(columns, places, len(entities), now, "columns")
         last = {entity: at for at, entity in enumerate(entities)}
-        yield from self._shelf.setting(list(last), rows[list(last.values())])
-        self._unsee(last)
+        try:
+            yield from self._shelf.setting(list(last), rows[list(last.values())])
+        finally:
+            self._unsee(last)
 
     def invalidate(self, entity_ids: Any, names: Iterable[str] | None = None) -> None:
         """Forget features of entities, here and in the store; names=None: all of them.
@@ -201,8 +203,10 @@ class FeatureCache:
     def _invalidating(self, entity_ids: Any, names: Iterable[str] | None) -> Steps:
         entities = list(dict.fromkeys(entities_of(entity_ids)))
         places = self._schema.columns(self._schema.names if names is None else names)
-        yield from self._shelf.invalidating(entities, places)
-        self._unsee(entities)
+        try:
+            yield from self._shelf.invalidating(entities, places)
+        finally:
+            self._unsee(entities)
 
     # --- the request
 
@@ -212,21 +216,22 @@ class FeatureCache:
 
         A feature looked up twice has the same value both times, whatever happens to it meanwhile,
         unless the block itself writes or invalidates it. A block within the block, and tasks
-        begun in it, share what it remembers.
+        begun in it, share what it remembers, until its end.
         """
-        blocks = _blocks.get() or {}
-        if id(self) in blocks:
+        if self._scope() is not None:
             yield
             return
-        token = _blocks.set({**blocks, id(self): {}})
+        rows: list[dict[Any, bytes]] = [{}]
+        token = _blocks.set({**(_blocks.get() or {}), self: rows})
         try:
             yield
         finally:
+            rows.clear()  # a task that goes on has a context with it
             _blocks.reset(token)
 
     def _scope(self) -> dict[Any, bytes] | None:
-        blocks = _blocks.get()
-        return None if blocks is None else blocks.get(id(self))
+        rows = (_blocks.get() or {}).get(self)
+        return rows[0] if rows else None
 
     def _unsee(self, entities: Iterable[Any]) -> None:
         scope = self._scope()
@@ -263,7 +268,7 @@ class FeatureCache:
                     assert self._loader is not None
                     answer = await self._loader(*args)
                 else:
-                    answer = await asyncio.to_thread(self._load, *args)
+                    answer = await in_thread(self._load)(*args)
         finally:
             steps.close()
 

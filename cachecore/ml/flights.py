@@ -192,10 +192,10 @@ async def _asettle(
 def _collect(key: Any, load: Load, values: dict[Any, Any], rest: list[Any]) -> None:
     """What became of a key: its value; an error, raised; or nothing: it remains to be computed."""
     try:
-        if load.failure is not None:
-            rest.append(key)
-        elif load.errors is not None:
+        if load.errors is not None:
             raise load.errors[key]
+        if load.values is None:  # it was stopped, maybe before it began
+            rest.append(key)
         else:
             values[key] = load.values[key]
     finally:

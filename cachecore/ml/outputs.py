@@ -17,7 +17,7 @@ def checked_rows(result: Any, count: int, dim: int, dtype: np.dtype[Any]) -> npt
 
     Raises:
         TypeError: it is no array of numbers, or of numbers that cannot be cast.
-        ValueError: another shape, ragged rows, NaN, infinity (also by the cast).
+        ValueError: another shape, ragged rows, masked items, NaN, infinity (also by the cast).
     """
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -27,6 +27,8 @@ def checked_rows(result: Any, count: int, dim: int, dtype: np.dtype[Any]) -> npt
         array = _array(result)
     except ValueError as error:  # ragged rows
         raise ValueError(f"encode must return rows of {dim} numbers each: {error}") from None
+    if np.ma.is_masked(result):
+        raise ValueError("encode returned an array with masked items")
     if array.dtype.kind in "OUSMm":
         raise TypeError(f"encode must return rows of numbers, not {_kind(result, array)}")
     if array.shape != (count, dim):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cachecore.ml import FeatureCache
-from ml.featured import Source
+from ml.featured import HANGS, Source
 from support import Clock
 
 collect_ignore = [] if find_spec("torch") else ["torch"]  # ci/examples.sh has it
@@ -33,6 +33,6 @@ def get(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return FeatureCache.get_features
 
     def run(cache: FeatureCache, *args: Any, **options: Any) -> Any:
-        return asyncio.run(cache.aget_features(*args, **options))
+        return asyncio.run(asyncio.wait_for(cache.aget_features(*args, **options), HANGS))
 
     return run

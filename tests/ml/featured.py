@@ -24,7 +24,7 @@ BATCH = 6 * 3600
 
 def value(entity: Any, name: str, version: int = 0) -> Any:
     """What is true of an entity."""
-    number = sum(str(entity).encode()) + version
+    number = sum(str(entity).encode("utf-8", "surrogatepass")) + version
     if name == "country":
         return b"%02d" % (number % 100)
     if name == "taste":

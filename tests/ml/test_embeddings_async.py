@@ -143,3 +143,14 @@ def test_wrong_rows_of_a_coroutine_function() -> None:
     assert len(cache.cache) == 0
     with pytest.raises(TypeError, match="asynchronous"):
         cache.embed(["a"])
+
+
+def test_an_encoder_that_stops_an_iteration() -> None:
+    def encode(texts: list[str]) -> Any:
+        return next(iter(()))
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            await asyncio.wait_for(over(encode).aembed(["a"]), 10)
+
+    run(main)

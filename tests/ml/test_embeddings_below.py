@@ -128,6 +128,7 @@ def test_the_name_of_a_row() -> None:
     [
         "text", None, np.zeros(DIM), np.zeros(DIM + 1, np.float32), [0.0] * DIM,
         np.zeros((1, DIM), np.float32), b"\0" * DIM * 4,
+        np.full(DIM, np.nan, np.float32),
     ],
 )  # fmt: skip
 def test_what_others_left_in_a_cache_is_a_miss(foreign: Any) -> None:
@@ -140,23 +141,25 @@ def test_what_others_left_in_a_cache_is_a_miss(foreign: Any) -> None:
     assert len(model.calls) == 2
 
 
-def test_a_row_of_another_fingerprint_under_the_same_id_is_a_miss() -> None:
-    """As two inputs would be of which 64 bits of the fingerprint agree."""
+def test_a_row_of_another_fingerprint_and_one_with_nan_are_misses() -> None:
+    """As of two inputs of which 64 bits of the fingerprint agree."""
     model, below = Trigrams(), table()
-    over(model, below=below).embed(["a", "b"])
+    over(model, below=below).embed(["a", "b", "c"])
     prints = [
         fingerprint(text, model="trigrams", version="v1",
                     domain="cachecore.ml.embeddings float32")
-        for text in "ab"
+        for text in "abc"
     ]  # fmt: skip
-    ids = np.frombuffer(b"".join(prints), "<i8").reshape(2, 4)[:, 0]
+    ids = np.frombuffer(b"".join(prints), "<i8").reshape(3, 4)[:, 0]
     rows, found = below.gather(ids)
     assert found.all()
     rows["fingerprint"][0, 3] ^= 1
     rows["row"][0] = 0
+    rows["row"][1, 2] = np.nan
     below.put(ids, rows)
-    assert np.array_equal(over(model, below=below).embed(["a", "b"]), model.rows(["a", "b"]))
-    assert model.calls == [["a", "b"], ["a"]]
+    again = over(model, below=below).embed(["a", "b", "c"])
+    assert np.array_equal(again, model.rows(["a", "b", "c"]))
+    assert model.calls == [["a", "b", "c"], ["a", "b"]]
     assert np.array_equal(over(model, below=below).embed(["a"]), model.rows(["a"]))
     assert len(model.calls) == 2
 

@@ -46,6 +46,7 @@ WRONG: dict[str, tuple[Callable[[list[str]], Any], type[Exception], str]] = {
     "complex": (lambda texts: np.zeros((len(texts), DIM), complex), TypeError, "complex128"),
     "coroutine": (lambda texts: later(list(texts)), TypeError, "make it a coroutine function"),
     "coroutine function": (later, TypeError, "asynchronous"),
+    "masked": (lambda texts: np.ma.masked_less(Trigrams().rows(texts), 2), ValueError, "masked"),
     "generator": (lambda texts: (text for text in texts), TypeError, "generator"),
 }
 
@@ -89,12 +90,20 @@ def test_bad_settings(settings: dict[str, Any], kind: type[Exception], words: st
         over(Trigrams(), **settings)
 
 
+def test_an_encoder_may_use_up_its_list() -> None:
+    def encode(texts: list[str]) -> Any:
+        return [model.row(texts.pop(0)) for _ in range(len(texts))]
+
+    model = Trigrams()
+    assert equal(over(encode).embed(["a", "b"]), model.rows(["a", "b"]))
+
+
 def test_bad_inputs() -> None:
     model = Trigrams()
     cache = over(model)
     with pytest.raises(TypeError, match="encode must be callable, not int"):
         over(3)
-    for text in ("one text", b"one", {"one": "text"}, 3, None):
+    for text in ("one", b"one", bytearray(b"one"), memoryview(b"one"), {"one": "text"}, 3, None):
         with pytest.raises(TypeError, match="inputs must be an iterable of inputs"):
             cache.embed(text)  # type: ignore[arg-type]
     with pytest.raises(TypeError):

@@ -306,6 +306,47 @@ def test_what_was_read_from_the_store_while_it_was_told_to_forget(
     tier.close()
 
 
+def test_a_write_that_the_store_did_not_take_is_seen_in_its_block(tmp_path: Path) -> None:
+    server = redis_server(tmp_path)
+    server.kill()
+    tier = RedisTier(f"redis://127.0.0.1:{server.port}", timeout=0.05)
+    cache = make(None, store=tier)
+    with cache.request():
+        cache.get_features(["a"])
+        with pytest.raises(TierError):
+            cache.set_features(["a"], {"age": [7]})
+        assert cache.get_features(["a"])["age"] == 7
+        with pytest.raises(TierError):
+            cache.invalidate(["a"])
+        assert cache.get_features(["a"])["age"] == 0
+    tier.close()
+
+
+def test_a_write_that_is_interrupted_leaves_nothing_old(server: Server, client: Any) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    tier = Slow(f"redis://127.0.0.1:{server.port}", timeout=2.0)
+    cache = make(None, store=tier)
+    cache.set_features(["a"], {"age": [1], "clicks": [1]})
+    tier.during = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        cache.set_features(["a"], {"age": [2]})
+    with pytest.raises(KeyboardInterrupt):
+        cache.invalidate(["a"], ["clicks"])
+    client.flushdb()
+    assert cache.get_features(["a"], ["age", "clicks"]).tolist() == [(2, -1)]
+    tier.close()
+
+
+def test_any_text_is_an_entity(tier: RedisTier, source: Source) -> None:
+    names = ["\ud800", "\U00010000", "\ud800\udc00", ""]
+    check(make(source, store=tier).get_features(names, ["country"]), names, ["country"])
+    assert source.told() == [(names, ["country"])]
+    make(source, store=tier).get_features(names, ["country"])
+    assert source.told() == []
+
+
 def test_writes_of_tasks(tier: RedisTier) -> None:
     async def run() -> Any:
         one, other = make(None, store=tier), make(None, store=tier)
@@ -334,7 +375,7 @@ def test_values_of_every_kind_come_back_as_they_were(tier: RedisTier) -> None:
         else:
             size = base.itemsize * int(np.prod(shape))
             data = random.integers(0, 2 if base.kind == "b" else 100, size, dtype=np.uint8)
-            columns[name] = data.tobytes() and np.frombuffer(data.tobytes(), base).reshape(shape)
+            columns[name] = np.frombuffer(data.tobytes(), base).reshape(shape)
     FeatureCache(schema, maxsize=9, store=tier).set_features(range(4), columns)
     cache = FeatureCache(schema, maxsize=9, store=tier)
     for _ in range(2):

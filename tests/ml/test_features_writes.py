@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
-from itertools import product
+from contextlib import suppress
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_bad_columns_set_nothing(columns: Any, error: type, match: str) -> None:
     assert len(cache) == 0
 
 
+def test_dates_fit_or_are_refused() -> None:
+    cache = FeatureCache([("at", "M8[ns]"), ("day", "M8[D]")], maxsize=9)
+    far = np.array(["1969-07-20", "NaT", "9999-01-01"], "M8[D]")
+    with pytest.raises((ValueError, OverflowError), match=r"at.*|Overflow"):
+        cache.set_features(["a", "b", "c"], {"at": far})
+    assert len(cache) == 0
+    cache.set_features(["a", "b"], {"at": far[:2], "day": np.array(["2024-02-29T23", "NaT"], "M8")})
+    rows = cache.get_features(["a", "b"])
+    assert rows["at"].astype(str).tolist() == ["1969-07-20T00:00:00.000000000", "NaT"]
+    assert rows["day"].astype(str).tolist() == ["2024-02-29", "NaT"]  # rounded, as floats are
+
+
 # --- arguments
 
 
@@ -113,8 +126,9 @@ def test_bad_names(source: Source) -> None:
     cache = make(source)
     with pytest.raises(KeyError, match=r"names must be of .*country.*, not 'other'"):
         cache.get_features(["a"], ["age", "other"])
-    with pytest.raises(TypeError, match="not one str"):
-        cache.get_features(["a"], "age")
+    for names in ("age", b"age", 5):
+        with pytest.raises(TypeError, match="names must be an iterable of names"):
+            cache.get_features(["a"], names)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one"):
         cache.get_features(["a"], [])
     with pytest.raises(ValueError, match="each feature once"):
@@ -134,11 +148,13 @@ def test_bad_names(source: Source) -> None:
         ({"namespace": b"x"}, TypeError, "namespace must be a str"),
         ({"negative_ttl": 0}, ValueError, "negative_ttl must be greater than 0"),
         ({"policies": {"batch": -1}}, ValueError, "policies must be greater than 0"),
+        ({"policies": [("fast", 1)]}, TypeError, "policies must be a mapping .*, not list"),
+        ({"features": None}, TypeError, "features must be an iterable of .*, not NoneType"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type, match: str) -> None:
     with pytest.raises(error, match=match):
-        FeatureCache(SCHEMA, **{"maxsize": 9, **options})
+        FeatureCache(**{"features": SCHEMA, "maxsize": 9, **options})
 
 
 def test_rows_are_bounded(source: Source) -> None:
@@ -168,6 +184,39 @@ def test_stats(source: Source, clock: Clock) -> None:
     assert cache.names == NAMES
 
 
+class Interrupted:
+    """A lock; who takes it at a certain time is interrupted."""
+
+    def __init__(self, lock: Any, at: int) -> None:
+        self.lock, self.at = lock, at
+
+    def __enter__(self) -> None:
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+def test_an_interrupt_at_any_lock_leaves_nothing_behind(source: Source) -> None:
+    for at in count(1):
+        cache = make(source)
+        cache._shelf.lock = lock = Interrupted(cache._shelf.lock, at)  # type: ignore[assignment]
+        with suppress(KeyboardInterrupt):
+            cache.set_features(["a"], {"age": [1]})
+            cache.get_features(["a"])
+            cache.invalidate(["a"], ["age"])
+        through, lock.at = lock.at > 0, 0
+        cache.get_features(["a"])
+        source.told()
+        cache.get_features(["a"])
+        assert source.told() == [], f"not kept after an interrupt at lock {at}"
+        if through:
+            break
+
+
 # --- the request
 
 
@@ -194,6 +243,27 @@ def test_what_a_block_has_seen_stays(source: Source, clock: Clock, get: Any) -> 
         cache.set_features(["a"], {"clicks": [5]})  # our own write
         assert get(cache, ["a"], ["age", "clicks"]).tolist() == [(77, 5)]
     assert get(cache, ["b"], ["age"])["age"] == 78
+
+
+def test_a_task_that_goes_on_after_its_block() -> None:
+    cache = make(None)
+
+    async def look(ended: asyncio.Event) -> list[int]:
+        before = cache.get_features(["a"])["age"].item()
+        await ended.wait()
+        return [before, cache.get_features(["a"])["age"].item()]
+
+    async def main() -> list[int]:
+        cache.set_features(["a"], {"age": [1]})
+        ended = asyncio.Event()
+        with cache.request():
+            task = asyncio.create_task(look(ended))
+            await asyncio.sleep(0)
+        cache.set_features(["a"], {"age": [2]})
+        ended.set()
+        return await task
+
+    assert asyncio.run(main()) == [1, 2]
 
 
 def test_blocks_of_two_caches(source: Source) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cachecore._load import Load, claim, land
 from cachecore.ml.flights import BatchFlights
 
 DEADLINE = 30.0  # seconds: what takes so long has deadlocked
@@ -192,6 +193,16 @@ def test_who_waits_for_a_thread_that_was_interrupted_computes() -> None:
         with pytest.raises(KeyboardInterrupt):
             a.result(DEADLINE)
         assert b.result(DEADLINE) == {"b": "B", "c": "C"}
+
+
+def test_who_waits_for_a_claim_that_was_given_up_computes() -> None:
+    flights, load = BatchFlights(), Load()  # as if interrupted before it began to compute
+    claim(flights._flights, load, ["a"])
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(flights.run, ["a"], upper)
+        settle(flights, 1)
+        land(flights._flights, load, ["a"])
+        assert waits.result(DEADLINE) == {"a": "A"}
 
 
 def test_a_cancelled_task_leaves_the_computation_to_those_who_wait() -> None:

@@ -196,3 +196,15 @@ def test_tensors_of_an_encoder(model: Any) -> None:
         np.testing.assert_allclose(rows, expected, atol=1e-2)
     rows = embed(lambda tensor: list(tensor.requires_grad_()))
     np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_half_precision(model: Any, dtype: Any) -> None:
+    small = copy.deepcopy(model).to(dtype)
+    encoder = EmbeddingCache.wrap(small)
+    for options in ({}, {"convert_to_tensor": True}, {"convert_to_numpy": False}):
+        for inputs in (TEXTS, TEXTS[0]):
+            ours, theirs = encoder.encode(inputs, **options), small.encode(inputs, **options)
+            assert len(ours) == len(theirs)
+            assert getattr(ours, "shape", None) == getattr(theirs, "shape", None)
+            assert ours[0].dtype == theirs[0].dtype
