@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cachecore._core import Cache
 from cachecore.ml.flights import BatchFlights
 from cachecore.ml.savings import Ledger
+from cachecore.ml.steps import Steps
 from cachecore.sentinel import MISSING
 
 if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
 
 LEAST_COST = 1e-9  # that a Cache takes
-# What a generator of steps yields: the function to call, its asynchronous twin, their arguments.
-Step = tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]
-Steps = Generator[Step, Any, Any]
-
-
-def run(steps: Steps) -> Any:
-    """Take the steps of a generator one after another; what it returns."""
-    answer = None
-    while True:
-        try:
-            call, _, arguments = steps.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = call(*arguments)
-
-
-async def arun(steps: Steps) -> Any:
-    """The same in a task."""
-    answer = None
-    while True:
-        try:
-            _, call, arguments = steps.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = await call(*arguments)
 
 
 class Computed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
@@ -24,7 +23,7 @@ from cachecore.ml.outputs import checked_rows
 from cachecore.ml.steps import Steps, arun, in_thread, run
 from cachecore.ml.versions import check_version
 from cachecore.progress import Report, reporting
-from cachecore.settings import positive_int
+from cachecore.settings import awaits, positive_int
 
 if TYPE_CHECKING:
     from cachecore.ml.encoders import CachedEncoder
@@ -165,9 +164,7 @@ class EmbeddingCache:
         if not callable(encode):
             raise TypeError(f"encode must be callable, not {type(encode).__name__}")
         self._encode = encode
-        self._awaits = inspect.iscoroutinefunction(encode) or inspect.iscoroutinefunction(
-            getattr(type(encode), "__call__", None)  # noqa: B004
-        )
+        self._awaits = awaits(encode)
 
     @classmethod
     def wrap(cls, model: Any, **settings: Any) -> CachedEncoder:

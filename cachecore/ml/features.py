@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 import weakref
@@ -18,7 +17,7 @@ from cachecore.ml.feature_rows import Schema, milliseconds
 from cachecore.ml.feature_store import FeatureStore
 from cachecore.ml.flights import BatchFlights
 from cachecore.ml.steps import in_thread
-from cachecore.settings import seconds
+from cachecore.settings import awaits, seconds
 
 _caches: weakref.WeakSet[FeatureCache] = weakref.WeakSet()
 # Of the blocks that this code is in: the rows of what was looked up, in a list; none at its end.
@@ -88,9 +87,7 @@ class FeatureCache:
         clocks = (timer or time.monotonic, timer or time.time)
         self._shelf = Shelf(schema, rows, below, loader is not None, exact, negative, clocks)
         self._loader, self._flights = loader, BatchFlights()
-        self._awaits = inspect.iscoroutinefunction(loader) or inspect.iscoroutinefunction(
-            getattr(type(loader), "__call__", None)  # noqa: B004
-        )
+        self._awaits = awaits(loader)
         _caches.add(self)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cachecore.ml.outputs import _array
+from cachecore.ml.outputs import array_of
 
 MOST_EXACT = 100_000  # rows: 384 float32 each take some 6 ms to look at
 EXACT_IS_FASTER = 20_000  # rows, with 384 float32 each: about as long as usearch takes
@@ -229,7 +229,7 @@ def unit_rows(returned: Any, texts: Sequence[str]) -> Rows:
         ValueError, TypeError: it has another shape, or a row that is zero or not finite.
     """
     try:
-        rows = _array(returned)
+        rows = array_of(returned)
     except ValueError as error:  # ragged rows
         raise ValueError(f"embed must return rows of one length: {error}") from None
     if rows.ndim != 2 or len(rows) != len(texts) or not rows.shape[1]:

@@ -24,7 +24,7 @@ def checked_rows(result: Any, count: int, dim: int, dtype: np.dtype[Any]) -> npt
             result.close()
         raise TypeError("encode returned an awaitable: make it a coroutine function")
     try:
-        array = _array(result)
+        array = array_of(result)
     except ValueError as error:  # ragged rows
         raise ValueError(f"encode must return rows of {dim} numbers each: {error}") from None
     if np.ma.is_masked(result):
@@ -51,7 +51,8 @@ def checked_rows(result: Any, count: int, dim: int, dtype: np.dtype[Any]) -> npt
     return rows
 
 
-def _array(result: Any) -> npt.NDArray[Any]:
+def array_of(result: Any) -> npt.NDArray[Any]:
+    """What a model returned, as an array; of tensors on any device and with a gradient, too."""
     if hasattr(result, "detach"):  # a torch tensor, maybe with a gradient, maybe elsewhere
         result = result.detach().cpu()
         try:
@@ -59,7 +60,7 @@ def _array(result: Any) -> npt.NDArray[Any]:
         except TypeError:  # bfloat16, which NumPy does not know
             return np.asarray(result.float().numpy())
     if isinstance(result, (list, tuple)) and any(hasattr(row, "detach") for row in result):
-        return np.asarray([_array(row) for row in result])
+        return np.asarray([array_of(row) for row in result])
     return np.asarray(result)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cachecore.ml.checks import refuse_unkeepable
-from cachecore.ml.computed import Computed, Steps, run
+from cachecore.ml.computed import Computed
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
+from cachecore.ml.steps import Steps, run
 from cachecore.ml.versions import check_version
 from cachecore.sentinel import MISSING
+from cachecore.settings import awaits
 
 if TYPE_CHECKING:
     from cachecore.tiers.tiered import TieredCache
@@ -206,7 +207,7 @@ def _stage(stage: Any) -> Stage:
     if not callable(stage.function):
         kind = type(stage.function).__name__
         raise TypeError(f"the function of stage {stage.name!r} must be callable, not {kind}")
-    if inspect.iscoroutinefunction(stage.function):
+    if awaits(stage.function):
         raise TypeError(f"the function of stage {stage.name!r} must not be a coroutine function")
     for option in ("batch", "allow_nan"):
         if not isinstance(getattr(stage, option), bool):

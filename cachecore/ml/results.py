@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
@@ -14,11 +12,13 @@ import numpy as np
 
 from cachecore._core import Cache
 from cachecore.ml.checks import refuse_stochastic, refuse_unkeepable
-from cachecore.ml.computed import Computed, Steps, arun, run
+from cachecore.ml.computed import Computed
 from cachecore.ml.fingerprints import fingerprint
 from cachecore.ml.savings import Ledger, Savings, report
+from cachecore.ml.steps import Steps, arun, in_thread, run
 from cachecore.ml.versions import check_version
 from cachecore.sentinel import MISSING
+from cachecore.settings import awaits
 from cachecore.stats import CacheStats
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ class ResultCache:
         check_version(version, stacklevel=3)
         self._fingerprint()  # refuses bad arguments here
         self._owner = getattr(self._predict, "__self__", self._predict)
-        self._awaits = any(
-            inspect.iscoroutinefunction(each)
-            for each in (self._predict, type(self._predict).__call__)
-        )
+        self._awaits = awaits(self._predict)
         self._model, self._allow_stochastic = model, allow_stochastic
         self._ledger = Ledger(model, version)
         self._computed = Computed(maxsize, max_bytes, ttl, timer, below, self._ledger)
@@ -238,7 +235,7 @@ class ResultCache:
 
     def _awaited(self, params: dict[str, Any]) -> Callable[..., Any]:
         call = partial(self._predict, **params)
-        return call if self._awaits else partial(asyncio.to_thread, call)
+        return call if self._awaits else in_thread(call)
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cachecore.ml.calibration import Calibration
-from cachecore.ml.computed import arun, run
 from cachecore.ml.index import MOST_EXACT, ExactIndex, index_kind
 from cachecore.ml.semantic_parts import (
     Hit,
@@ -18,6 +17,7 @@ from cachecore.ml.semantic_parts import (
     values_of,
 )
 from cachecore.ml.semantic_steps import SemanticSteps, all_by, one_by
+from cachecore.ml.steps import arun, run
 from cachecore.settings import bounds, share
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cachecore.ml.computed import in_thread
+from cachecore.ml.steps import in_thread
 from cachecore.sentinel import MISSING
-from cachecore.settings import seconds, share
+from cachecore.settings import awaits, seconds, share
 from cachecore.stats import CacheStats
 
 BINS = 100  # of the histogram of similarities
@@ -99,8 +99,7 @@ def both_ways(call: Any, name: str) -> tuple[Callable[..., Any], Callable[..., A
     """
     if not callable(call):
         raise TypeError(f"{name} must be callable, not {type(call).__name__}")
-    kind = type(call).__call__
-    if inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(kind):
+    if awaits(call):
 
         def refused(*_: Any) -> Any:
             raise TypeError(f"{name} is a coroutine function: use the asynchronous methods")

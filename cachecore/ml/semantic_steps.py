@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from cachecore._core import Cache
 from cachecore.ml.calibration import Calibration, calibrated
-from cachecore.ml.computed import Steps, arun, in_thread, run
 from cachecore.ml.flights import BatchFlights
 from cachecore.ml.index import Found, Index, unit_rows
 from cachecore.ml.neighbours import Neighbours
 from cachecore.ml.semantic_parts import BINS, Hit, both_ways, open_share, pair_of
+from cachecore.ml.steps import Steps, arun, in_thread, run
 from cachecore.sentinel import MISSING
 
 # Steps that return the values of texts.

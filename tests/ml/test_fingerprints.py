@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from cachecore.ml import fingerprint
-from ml.encodings import MODEL, encoded
+from ml.canonical import MODEL, encoded
 
 BARE = {
     "sha3_256": lambda data: hashlib.sha3_256(data).digest(),

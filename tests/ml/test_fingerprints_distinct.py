@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nst
 
 from cachecore.ml import fingerprint
-from ml.encodings import ARRAYS, MODEL, SCALARS, VALUES, encoded, essence, read
+from ml.canonical import ARRAYS, MODEL, SCALARS, VALUES, encoded, essence, read
 
 INPUTS = st.lists(VALUES, max_size=3).map(tuple)
 

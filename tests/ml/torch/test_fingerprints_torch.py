@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cachecore.ml import fingerprint, model_version
-from ml.encodings import MODEL, encoded
+from ml.canonical import MODEL, encoded
 
 torch = pytest.importorskip("torch")
 
