@@ -37,7 +37,9 @@ def blocks_of_past(past: Any, block: int, start: int = 0) -> list[npt.NDArray[An
         raise ValueError(f"past must be a DynamicCache of transformers, not {type(past).__name__}")
     if any(getattr(layer, "is_sliding", False) for layer in held):
         raise ValueError("past must not have layers that attend to a window only")
-    pairs = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in held]
+    pairs: list[Any] = [
+        (getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in held
+    ]
     shapes = {tuple(getattr(part, "shape", ())) for pair in pairs for part in pair}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 4 or shape[0] != 1:
         raise ValueError("past must hold one sequence, in layers that are alike")

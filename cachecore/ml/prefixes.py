@@ -146,9 +146,10 @@ class PrefixCache(PrefixTree):
     def _spill(self, records: list[Record]) -> int:
         assert self._below is not None
         try:
-            return self._below.put(records)
+            self._below.put(records)
         except Exception:  # a tier that fails, or a block that its codec cannot write
             return 0
+        return len(records)
 
 
 def _root(width: int, model: str, version: str, salt: bytes) -> bytes:
@@ -192,21 +193,16 @@ class _BelowTier:
             values.append(held.value if isinstance(held, Sealed) else None)
         return values
 
-    def put(self, records: list[Record]) -> int:
+    def put(self, records: list[Record]) -> None:
         now = int(time.time() * 1000)
-        items, frequencies = [], []
-        for key, block, frequency in records:
-            try:
-                data = seal(
-                    key, _writable(block), self._codec,
-                    written=now, soft=NEVER, hard=NEVER, load=0.0, generation=0,
-                )  # fmt: skip
-            except Exception:  # the codec cannot write this one
-                continue
+        items = []
+        for key, block, _ in records:
+            data = seal(
+                key, _writable(block), self._codec,
+                written=now, soft=NEVER, hard=NEVER, load=0.0, generation=0,
+            )  # fmt: skip
             items.append(Item(wire_keys(_NAMESPACE, [key])[0], data))
-            frequencies.append(frequency)
-        self._tier.demote_many(items, frequencies)
-        return len(items)
+        self._tier.demote_many(items, [frequency for *_, frequency in records])
 
 
 class _BelowCache:
@@ -220,6 +216,5 @@ class _BelowCache:
     def get(self, keys: list[bytes]) -> list[Any]:
         return self._cache.get_many([_NAMESPACE + key for key in keys])
 
-    def put(self, records: list[Record]) -> int:
+    def put(self, records: list[Record]) -> None:
         self._cache.set_many({_NAMESPACE + key: _writable(block) for key, block, _ in records})
-        return len(records)
