@@ -12,7 +12,8 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_S
 from cpython.long cimport PyLong_CheckExact
 from cpython.ref cimport Py_INCREF
 from libc.stddef cimport size_t
-from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT32_MIN, UINT64_MAX, int32_t, int64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from cachecore._arrays cimport bytes_of, holds_objects, is_array, snapshot
@@ -87,10 +88,6 @@ def blake2b(const uint8_t[::1] data not None):
 
 # --- tokens ---------------------------------------------------------------------------------------
 
-cdef object not_tokens(object tokens):
-    return TypeError(f"tokens must be a sequence of ints, not {type(tokens).__name__}")
-
-
 cdef cnp.ndarray tokens_of_items(object tokens):
     """Of a list or tuple. Items that are exactly ints run no code of anyone's."""
     cdef Py_ssize_t at, count = PySequence_Fast_GET_SIZE(tokens)
@@ -103,7 +100,7 @@ cdef cnp.ndarray tokens_of_items(object tokens):
     for at in range(count):
         item = <object>PySequence_Fast_GET_ITEM(tokens, at)
         if not PyLong_CheckExact(item):
-            return tokens_of_items([token_of(item) for item in list(tokens)])
+            return tokens_of_items(list(map(token_of, list(tokens))))
         token = PyLong_AsLongAndOverflow(item, &overflow)
         if overflow or token < INT32_MIN or token > INT32_MAX:
             raise ValueError(f"tokens must be of 32 bits, not {item}")
@@ -111,20 +108,29 @@ cdef cnp.ndarray tokens_of_items(object tokens):
     return array
 
 
-cdef object token_of(object item):
-    if isinstance(item, (bool, np.bool_)) or not hasattr(item, "__index__"):
-        raise TypeError(f"tokens must be ints, not {type(item).__name__}")
-    return index(item)
+def token_of(item):
+    """The int that an item is."""
+    try:
+        if not isinstance(item, (bool, np.bool_)):
+            return index(item)
+    except TypeError:
+        pass
+    raise TypeError(f"tokens must be ints, not {type(item).__name__}") from None
 
 
 cdef cnp.ndarray tokens_of(object tokens, bint copy):
     """The tokens as a contiguous array of int32; `copy`: one that nobody else can change."""
     if type(tokens) is list or type(tokens) is tuple:
         return tokens_of_items(tokens)
-    if not cnp.PyArray_Check(tokens):
+    if not cnp.PyArray_CheckExact(tokens):  # a subclass may say anything of its items
         if not hasattr(tokens, "__array__") and not hasattr(tokens, "__len__"):
-            raise not_tokens(tokens)
-        tokens = np.asarray(tokens)
+            raise TypeError(f"tokens must be a sequence of ints, not {type(tokens).__name__}")
+        try:
+            tokens = np.asarray(tokens)
+        except ValueError as error:  # such as sequences of several lengths
+            raise ValueError(f"tokens must be one sequence of ints: {error}") from None
+        if not tokens.size:  # NumPy has floats for an empty range
+            tokens = tokens.astype(np.int32)
     cdef cnp.ndarray array = <cnp.ndarray>tokens
     cdef const int64_t[::1] wide
     cdef int32_t[::1] narrow
@@ -153,14 +159,16 @@ cdef cnp.ndarray tokens_of(object tokens, bint copy):
 
 # --- blocks ---------------------------------------------------------------------------------------
 
-cdef object frozen_part(object part, uint64_t *size):
-    """An array or the bytes of a buffer, which nobody can change; adds its bytes to *size."""
+cdef object frozen_part(object part, uint64_t *size, uint64_t most):
+    """An array or the bytes of a buffer, which nobody can change; adds its bytes to *size. An array
+    with which they are more than `most` is not copied."""
     if is_array(part):
         if holds_objects(part):
             raise TypeError("blocks must not hold objects")
-        part = snapshot(part if type(part) is np.ndarray else np.asarray(part))
         size[0] += <uint64_t>bytes_of(part) + ARRAY_OVERHEAD
-        return part
+        if size[0] > most:
+            return part
+        return snapshot(part if type(part) is np.ndarray else np.asarray(part))
     if type(part) is not bytes:
         try:
             part = bytes(memoryview(part))
@@ -171,12 +179,30 @@ cdef object frozen_part(object part, uint64_t *size):
     return part
 
 
-cdef object frozen(object block, uint64_t *size):
-    """A block that nobody can change, without a copy where it is one; adds its bytes to *size."""
+cdef object frozen(object block, uint64_t *size, uint64_t most):
+    """A block that nobody can change, without a copy where it is one; adds its bytes to *size. One
+    of more than `most` stays as it is."""
+    cdef list parts
+    cdef Py_ssize_t at
     if type(block) is not tuple:
-        return frozen_part(block, size)
+        return frozen_part(block, size, most)
     size[0] += <uint64_t>getsizeof(block)
-    return tuple([frozen_part(part, size) for part in block])
+    parts = list(block)
+    for at in range(len(parts)):
+        parts[at] = frozen_part(parts[at], size, most)
+    return tuple(parts)
+
+
+def block_of(value):
+    """What a tier returned as a block that nobody can change; None: it cannot have been a block.
+
+    A list is a tuple that was written.
+    """
+    cdef uint64_t size = 0
+    try:
+        return frozen(tuple(value) if type(value) is list else value, &size, UINT64_MAX)
+    except TypeError:
+        return None
 
 
 @cython.final
@@ -209,7 +235,7 @@ cdef class PrefixTree:
     cdef list values  # of each slot; None: nothing
     cdef bint spills
     cdef readonly uint64_t lookups, asked_tokens, matched_tokens, inserts, evictions, refused
-    cdef readonly uint64_t deletions
+    cdef readonly uint64_t deletions, spilled, lost
 
     def __cinit__(self, *_, **__):
         cc_prefixes_init(&self.tree, 1, 0, 0, self.tree.root)
@@ -313,6 +339,8 @@ cdef class PrefixTree:
         """The digests of the blocks from `start`, of which the one before has `above`."""
         cdef size_t at, width = self.tree.width
         cdef bytes chain = PyBytes_FromStringAndSize(NULL, (until - start) * CC_DIGEST)
+        cdef list links = PyList_New(<Py_ssize_t>(until - start))
+        cdef object link
         cdef uint8_t *to = <uint8_t *>PyBytes_AS_STRING(chain)
         cdef const uint8_t *last = <const uint8_t *>PyBytes_AS_STRING(above)
         cdef const int32_t *data
@@ -324,8 +352,11 @@ cdef class PrefixTree:
                     last = to
                     to += CC_DIGEST
         to = <uint8_t *>PyBytes_AS_STRING(chain)
-        return [PyBytes_FromStringAndSize(<const char *>to + at * CC_DIGEST, CC_DIGEST)
-                for at in range(until - start)]
+        for at in range(until - start):
+            link = PyBytes_FromStringAndSize(<const char *>to + at * CC_DIGEST, CC_DIGEST)
+            Py_INCREF(link)
+            PyList_SET_ITEM(links, at, link)
+        return links
 
     # --- writes
 
@@ -384,7 +415,7 @@ cdef class PrefixTree:
                 until = found
                 while until < count:
                     sizes[until] = cc_prefixes_overhead(&self.tree) + sizeof(PyObject *)
-                    blocks[until - first] = frozen(blocks[until - first], &sizes[until])
+                    blocks[until - first] = frozen(blocks[until - first], &sizes[until], room)
                     if sizes[until] > room:  # nor is there room for those that follow it
                         break
                     room -= sizes[until]
@@ -403,7 +434,6 @@ cdef class PrefixTree:
         cdef uint32_t *hashes = slots + count
         cdef uint32_t leaving = CC_ROOT, parent, victim
         cdef uint64_t chain = 0
-        cdef object value
         if found < ready or found == count:  # less is here than was: another put, or an eviction
             return found
         parent = slots[found - 1] if found else CC_ROOT
@@ -425,18 +455,17 @@ cdef class PrefixTree:
                     self.evictions += 1
                 parent = cc_prefixes_add(&self.tree, parent, hashes[at],
                                          data + at * self.tree.width, sizes[at], kept)
-                value = <object>PyList_GET_ITEM(blocks, at - first)
-                Py_INCREF(value)
-                PyList_SET_ITEM(self.values, parent, value)  # in place of None
+                self.values[parent] = <object>PyList_GET_ITEM(blocks, at - first)
                 self.inserts += 1
         finally:
             self.release(leaving, self.spills)
         return count
 
     cdef int release(self, uint32_t leaving, bint spills) except -1:
-        """Releases what was taken out of the tree, or hands it to the tier below."""
+        """Releases what was taken out of the tree, or hands it to the tier below. Whatever fails,
+        all slots are given back."""
         cdef uint32_t slot
-        cdef list records = []
+        cdef list records = None
         cdef object value
         while leaving != CC_ROOT:
             slot = leaving
@@ -444,16 +473,27 @@ cdef class PrefixTree:
             value = self.values[slot]
             self.values[slot] = None
             if spills and not cc_prefix_kept(&self.tree.blocks[slot]):
-                key = PyBytes_FromStringAndSize(<const char *>self.tree.blocks[slot].above,
-                                                CC_DIGEST)
-                key += PyBytes_FromStringAndSize(
-                    <const char *>cc_prefix_tokens(&self.tree, slot),
-                    <Py_ssize_t>(self.tree.width * sizeof(int32_t)))
-                records.append((key, value, cc_prefixes_frequency(&self.tree, slot)))
+                self.lost += 1  # until the tier has taken it
+                try:
+                    if records is None:
+                        records = []
+                    records.append((self.key_at(slot), value,
+                                    cc_prefixes_frequency(&self.tree, slot)))
+                except MemoryError:
+                    pass
             cc_prefixes_give_back(&self.tree, slot)
         if records:
-            self._spill(records)
+            taken = self._spill(records)
+            self.lost -= <uint64_t>taken
+            self.spilled += <uint64_t>taken
         return 0
+
+    cdef bytes key_at(self, uint32_t slot):
+        """The digest of the block above, and the block's own tokens."""
+        cdef const char *above = <const char *>self.tree.blocks[slot].above
+        cdef const char *tokens = <const char *>cc_prefix_tokens(&self.tree, slot)
+        cdef Py_ssize_t width = <Py_ssize_t>(self.tree.width * sizeof(int32_t))
+        return above[:CC_DIGEST] + tokens[:width]
 
     def clear(self):
         """Forget all blocks that are here; those in the tier below stay."""
@@ -471,7 +511,8 @@ cdef class PrefixTree:
         raise NotImplementedError
 
     def _spill(self, records):
-        """Hands (digest of the block above and tokens, block, frequency) to the tier below."""
+        """Hands (digest of the block above and tokens, block, frequency) to the tier below; of how
+        many it took them."""
         raise NotImplementedError
 
     def _check(self):

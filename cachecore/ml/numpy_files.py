@@ -91,6 +91,7 @@ def _members(shard: Shard) -> list[zipfile.ZipInfo]:
             zipfile.BadZipFile,
             NotImplementedError,
             OSError,
+            OverflowError,
             ValueError,
             struct.error,
         ) as error:
@@ -107,8 +108,10 @@ def _room(shard: Shard, member: zipfile.ZipInfo) -> Room:
         raise ValueError(f"it is compressed, and cannot be mapped; {_STORED_AS}")
     if member.compress_size != member.file_size:
         raise ValueError("it is said to be stored as it is, but to have another size then")
-    head = shard.read(_LOCAL.size, max(member.header_offset, 0))  # an archive may lose its start
-    if member.header_offset < 0 or len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
+    # An archive that lost its start has members before it; and the numbers may be of 64 bits.
+    inside = 0 <= member.header_offset < shard.size
+    head = shard.read(_LOCAL.size, member.header_offset) if inside else b""
+    if len(head) < _LOCAL.size or head[:4] != b"PK\x03\x04":
         raise ValueError("it does not begin where the directory says")
     _, name, extra = _LOCAL.unpack(head)
     start = member.header_offset + _LOCAL.size + name + extra

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cachecore._envelope import NEVER, Sealed, seal, unseal, wire_keys
-from cachecore._prefix import Match, PrefixTree
+from cachecore._prefix import Match, PrefixTree, block_of
 from cachecore.codecs import DefaultCodec
 from cachecore.errors import TierError
 from cachecore.settings import positive_int, size_in_bytes
@@ -23,6 +23,7 @@ __all__ = ["Match", "PrefixCache", "PrefixStats"]
 
 MOST_TOKENS = 1 << 20  # in a block
 _NAMESPACE = b"prefix:"  # of keys in a tier
+Record = tuple[bytes, Any, int]  # a key in a tier, its block, and the block's frequency
 _FIRST, _GROWTH = 4, 4  # blocks asked of a tier at first, and how many times more each time
 
 
@@ -74,8 +75,8 @@ class PrefixCache(PrefixTree):
             here. It stays its owner's to close. A put waits for it: put it in a `WriteBehind`
             where that takes long. Tuples of arrays need msgspec.
 
-    What is evicted is the end of some sequence, the one with the lowest frequency / ln(age) among a
-    few: never a block that others follow. Reads and puts do not raise for the tier.
+    What is evicted is the end of some sequence, the one with the lowest frequency / ln(age)³ among
+    a few: never a block that others follow. Reads and puts do not raise for the tier.
 
     Thread safe. After a fork each process has its own.
 
@@ -102,16 +103,16 @@ class PrefixCache(PrefixTree):
         for name, text in (("model", model), ("version", version)):
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a str, not {type(text).__name__}")
-        self._below = None if below is None else _below(below)
+        lower = None if below is None else _below(below)
         super().__init__(width, bound, _root(width, model, version, salt), below is not None)
-        self._spilled = self._returned = self._lost = 0
+        self._below, self._returned = lower, 0
 
     def stats(self) -> PrefixStats:
         """What was counted so far, as a PrefixStats."""
         return PrefixStats(
             self.lookups, self.asked_tokens, self.matched_tokens, len(self), self.nbytes,
             self.inserts, self.evictions, self.deletions, self.refused,
-            self._spilled, self._returned, self._lost,
+            self.spilled, self._returned, self.lost,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -129,9 +130,10 @@ class PrefixCache(PrefixTree):
             cuts = tokens[start * width : until * width].reshape(-1, width)
             keys = [link + cut.tobytes() for link, cut in zip(links, cuts, strict=False)]
             for value in self._below.get(keys):
-                if not _is_block(value):
+                block = block_of(value)
+                if block is None:
                     break
-                blocks.append(tuple(value) if isinstance(value, list) else value)
+                blocks.append(block)
             if len(blocks) < until:
                 break
             above, step = links[-1], step * _GROWTH
@@ -141,13 +143,13 @@ class PrefixCache(PrefixTree):
             blocks[first:] = found
             self._returned += len(found)
 
-    def _spill(self, records: list[tuple[bytes, Any, int]]) -> None:
+    def _spill(self, records: list[Record]) -> int:
         assert self._below is not None
         try:
             self._below.put(records)
-            self._spilled += len(records)
         except Exception:  # a tier that fails, or a block that its codec cannot write
-            self._lost += len(records)
+            return 0
+        return len(records)
 
 
 def _root(width: int, model: str, version: str, salt: bytes) -> bytes:
@@ -156,12 +158,6 @@ def _root(width: int, model: str, version: str, salt: bytes) -> bytes:
     for part in (model.encode(), version.encode(), salt):
         root.update(len(part).to_bytes(8, "little") + part)
     return root.digest()
-
-
-def _is_block(value: Any) -> bool:
-    """Whether a tier's value can have been a block; `list`: a tuple was written."""
-    parts = value if isinstance(value, list) else [value]
-    return all(isinstance(part, (np.ndarray, bytes)) for part in parts)
 
 
 def _writable(block: Any) -> Any:
@@ -197,7 +193,7 @@ class _BelowTier:
             values.append(held.value if isinstance(held, Sealed) else None)
         return values
 
-    def put(self, records: list[tuple[bytes, Any, int]]) -> None:
+    def put(self, records: list[Record]) -> None:
         now = int(time.time() * 1000)
         items = []
         for key, block, _ in records:
@@ -220,5 +216,5 @@ class _BelowCache:
     def get(self, keys: list[bytes]) -> list[Any]:
         return self._cache.get_many([_NAMESPACE + key for key in keys])
 
-    def put(self, records: list[tuple[bytes, Any, int]]) -> None:
+    def put(self, records: list[Record]) -> None:
         self._cache.set_many({_NAMESPACE + key: _writable(block) for key, block, _ in records})

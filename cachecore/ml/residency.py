@@ -46,20 +46,11 @@ class Keeper:
         """How many locks there are of pages that neighbours may share."""
 
     def keep(self, place: Place, wait: bool) -> None:
-        """Have a tensor read in, and lock it where that is allowed.
-
-        wait: return when it is there. OSError: it cannot be read.
-        """
+        """Have a tensor read in, and lock it where that is allowed; `wait`: until that is done."""
         if place.nbytes:
             start, end = _pages_around(place)
-            where = start * PAGE, (end - start) * PAGE
-            place.shard.map.madvise(mmap.MADV_WILLNEED, *where)
-            if wait:
-                try:
-                    _advise(place.shard.map, _POPULATE_READ, *where)
-                except OSError as error:
-                    what = "a tensor cannot be read: the file was truncated, or its disk fails"
-                    raise OSError(error.errno, what, place.shard.path) from None
+            if not wait:
+                _advise(place.shard.map, mmap.MADV_WILLNEED, start * PAGE, (end - start) * PAGE)
             locked = _lock(place.shard, start, end, 0 if wait else _ON_FAULT)
         else:
             locked = True
@@ -85,7 +76,8 @@ class Keeper:
     def drop(self, place: Place) -> int:
         """Let go of a tensor's memory: of its pages, but those that it shares with neighbours.
 
-        Returns how many bytes were let go. Pages that another process maps stay in memory.
+        Returns how many bytes were let go: none where they are locked by somebody else, as by
+        mlockall. Pages that another process maps stay in memory.
         """
         self.release(place)
         start, end = -(-place.offset // PAGE) * PAGE, (place.offset + place.nbytes) // PAGE * PAGE
@@ -95,7 +87,8 @@ class Keeper:
         # a neighbour. It keeps what was written to a private map; the next advice would not.
         for mapped in place.shard.maps:
             _advise(mapped, _PAGEOUT, start, end - start)
-        place.shard.map.madvise(mmap.MADV_DONTNEED, start, end - start)
+        if not _advise(place.shard.map, mmap.MADV_DONTNEED, start, end - start):
+            return 0
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(place.shard.fd, start, end - start, os.POSIX_FADV_DONTNEED)
         return end - start
@@ -104,6 +97,23 @@ class Keeper:
         """In a process that was forked: locks are not inherited."""
         self.kept = dict.fromkeys(self.kept, False)
         self._edges.clear()
+
+
+def read_in(place: Place) -> None:
+    """Have a tensor read in, and wait for it; Linux before 5.14 and others only begin.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if place.nbytes:
+        start, end = _pages_around(place)
+        where = start * PAGE, (end - start) * PAGE
+        _advise(place.shard.map, mmap.MADV_WILLNEED, *where)
+        try:
+            _advise(place.shard.map, _POPULATE_READ, *where)
+        except OSError as error:
+            what = "a tensor cannot be read: the file was truncated, or its disk fails"
+            raise OSError(error.errno, what, place.shard.path) from None
 
 
 def residency(places: Places) -> dict[str, Resident]:
@@ -136,6 +146,7 @@ def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     size = ctypes.c_size_t
     for name, arguments in {
+        "madvise": [size, size, ctypes.c_int],
         "mincore": [size, size, ctypes.c_void_p],
         "mlock": [size, size],
         "mlock2": [size, size, ctypes.c_int],
@@ -158,15 +169,19 @@ def _lock(shard: Shard, start: int, end: int, flags: int) -> bool:
     return bool(done == 0)
 
 
-def _advise(mapped: mmap.mmap, advice: int, start: int, size: int) -> None:
-    """Give an advice of Linux's own, which an older kernel need not know."""
-    if sys.platform != "linux":
-        return
-    try:
-        mapped.madvise(advice, start, size)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+def _advise(mapped: mmap.mmap, advice: int, start: int, size: int) -> bool:
+    """Give an advice; False where the kernel does not know it, or the pages are locked.
+
+    Other threads run meanwhile: gigabytes may be read. With `mmap.madvise` none would.
+    """
+    if advice in (_PAGEOUT, _POPULATE_READ) and sys.platform != "linux":
+        return False
+    if _libc().madvise(_address(mapped) + start, size, advice) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code != errno.EINVAL:
+        raise OSError(code, os.strerror(code))
+    return False
 
 
 def _resident_pages(shard: Shard) -> npt.NDArray[np.bool_]:

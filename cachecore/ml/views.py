@@ -48,12 +48,13 @@ def _numpy_dtype(code: str) -> np.dtype[Any]:
         pass
     try:
         import ml_dtypes
-    except ImportError:
+
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, kind.name))
+    except (ImportError, AttributeError):  # an old one lacks some
         raise ImportError(
-            f'is of {kind.name}: install ml_dtypes (pip install "cachecore-ml[ml]"), or take'
-            " raw(name) or torch(name)"
+            f'is of {kind.name}: install ml_dtypes (pip install -U "cachecore-ml[ml]" ml_dtypes),'
+            " or take raw(name) or torch(name)"
         ) from None
-    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, kind.name))
     return dtype
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from cachecore._core import Cache
 from cachecore._safetensors import Place
 from cachecore.ml import views
-from cachecore.ml.residency import Keeper, Resident, residency
+from cachecore.ml.residency import Keeper, Resident, read_in, residency
 from cachecore.ml.shards import Places, open_all, read_through, shards_of
 from cachecore.ml.views import Array
 from cachecore.rows import path_of
@@ -165,7 +165,8 @@ class WeightStore(Mapping[str, Array]):
             ValueError: A row of float4 ends within a byte.
         """
         self._use(name)
-        return views.tensor(name, self._place(name))
+        with self._guard():  # else two threads might make two maps
+            return views.tensor(name, self._place(name))
 
     # --- what is in memory
 
@@ -180,8 +181,12 @@ class WeightStore(Mapping[str, Array]):
             ValueError: The budget would be too small for the largest of the other tensors.
             OSError: A file cannot be read.
         """
+        new = {name: self._place(name) for name in _names(names)}
         with self._guard():
-            new = {name: self._place(name) for name in _names(names)}
+            self._room(self._pinned | new)  # or nothing is read
+        for place in new.values():  # without the lock: others use the store meanwhile
+            read_in(place)
+        with self._guard():
             pinned = self._pinned | new
             room = self._room(pinned)
             begun: list[Place] = []
@@ -190,7 +195,7 @@ class WeightStore(Mapping[str, Array]):
                     if place not in self._keeper.kept:
                         begun.append(place)
                     self._keeper.keep(place, wait=True)
-            except OSError:
+            except BaseException:  # an interrupt
                 for place in begun:
                     self._keeper.release(place)
                 raise
@@ -202,9 +207,11 @@ class WeightStore(Mapping[str, Array]):
 
     def unpin(self, names: Iterable[str]) -> None:
         """Pin tensors no longer. They stay in memory until the budget, or the kernel, needs it."""
+        names = _names(names)
         with self._guard():
-            for name in _names(names):
+            for name in names:
                 self._place(name)
+            for name in names:
                 place = self._pinned.pop(name, None)
                 if place is not None and self._hot is not None:
                     self._free.pop(name, None)

@@ -11,9 +11,10 @@
  * before it begins, so lines of the index are fetched ahead of it.
  *
  * Only leaves leave, so that a block is never here without those above it. The next to leave is the one
- * with the lowest frequency / ln(age + e)^3 (the score of cc_policy.h; ages in look-ups and puts) among a few random leaves, the weakest of those seen before, and the block that the last one to leave
- * made a leaf: so an idle sequence goes from its end. Who walks to a block walks through those above it,
- * whose frequencies so count those of all blocks below.
+ * with the lowest frequency / ln(age + e)^3, the score of cc_policy.h; ages are in look-ups and puts. It is
+ * chosen among a few random leaves, the weakest of those seen before, and the block that the last one to
+ * leave made a leaf: so an idle sequence goes from its end. Who walks to a block walks through those above
+ * it, whose frequencies so count those of all blocks below.
  *
  * Not thread safe: the GIL, around it. */
 #ifndef CC_PREFIXES_H

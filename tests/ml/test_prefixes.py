@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import collections
 import gc
 import itertools
+import sys
 import tracemalloc
 import weakref
 from typing import Any
@@ -74,6 +76,33 @@ def test_tokens_are_what_they_are_in_any_form(make: Any) -> None:
     assert other.match(tokens).length == 8
 
 
+@pytest.mark.parametrize("nothing", [[], (), range(0), np.empty(0, np.int64), array.array("q")])
+def test_no_tokens(nothing: Any) -> None:
+    assert cache().match(nothing).blocks == cache().digests(nothing) == []
+    assert cache().put(nothing, []) == 0
+
+
+class Lying(np.ndarray[Any, Any]):
+    """An array that converts itself to something else, of fewer bytes than it should have."""
+
+    def astype(self, *_: Any, **__: Any) -> Any:
+        return np.zeros(10**4, np.int8)
+
+    def min(self, *_: Any, **__: Any) -> Any:
+        return 0
+
+    max = min
+
+
+def test_an_array_that_lies_is_taken_for_what_it_is() -> None:
+    tokens = [9, 8, 7, 6, 5, 4, 3, 2]
+    kept = cache()
+    kept.put(np.array(tokens, np.int16).view(Lying), states(2))
+    assert kept.match(tokens).length == 8
+    with pytest.raises(ValueError, match="32 bits"):
+        kept.match(np.array([2**31], np.uint32).view(Lying))
+
+
 def test_tokens_of_the_whole_range() -> None:
     kept = cache()
     tokens = [-(2**31), 2**31 - 1, -1, 0]
@@ -95,6 +124,8 @@ def test_tokens_of_the_whole_range() -> None:
         (7, TypeError),
         (None, TypeError),
         (np.zeros((1, 4), int), ValueError),
+        (collections.deque([[1], [2, 3]]), ValueError),
+        ([np.array([1, 2])], TypeError),
         ([2**31], ValueError),
         ([-(2**31) - 1], ValueError),
         ([2**70], ValueError),
@@ -231,8 +262,10 @@ def test_the_budget_is_kept_and_the_beginning_stays() -> None:
 def test_a_block_larger_than_the_budget_is_refused() -> None:
     kept = cache(5 * bytes_of_one())
     kept.put(range(8), states(2))
-    assert kept.put([7, 7, 7, 7], [np.zeros(10**5)]) == 0
-    assert kept.stats().refused == 1
+    terabytes = np.broadcast_to(np.zeros(1), 10**12)
+    for block in (np.zeros(10**5), terabytes, (np.zeros(2), terabytes)):  # and copied nowhere
+        assert kept.put([7, 7, 7, 7], [block]) == 0
+    assert kept.stats().refused == 3
     assert kept.match(range(8)).length == 8
 
 
@@ -286,6 +319,15 @@ def test_what_is_counted_is_what_is_taken() -> None:
     finally:
         tracemalloc.stop()
     assert count * width < taken <= kept.nbytes < 1.35 * taken
+
+
+def test_what_leaves_leaves_no_reference() -> None:
+    kept = cache(3 * bytes_of_one())
+    states_ = states(1)
+    before = sys.getrefcount(None)
+    for number in range(1000):
+        kept.put([number] * BLOCK, states_)
+    assert abs(sys.getrefcount(None) - before) < 100
 
 
 def test_clear() -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from cachecore import TieredCache
+from cachecore.codecs import Codec
 from cachecore.ml import PrefixCache
 from cachecore.tiers import Item, MmapTier, Tier, TierError
 
@@ -135,14 +136,26 @@ def test_over_a_tiered_cache_that_cannot_write_arrays() -> None:
         cache_over(below)
 
 
+class Unable(Codec):
+    """Cannot write anything."""
+
+    name = "unable"
+
+    def encode(self, value: Any) -> bytes:
+        raise TypeError("no")
+
+    def decode(self, data: bytes | memoryview) -> Any:
+        raise AssertionError("nothing was written")
+
+
 def test_blocks_that_the_codec_cannot_write_are_lost_and_counted(tier: MmapTier) -> None:
-    cache = cache_over(tier)
-    odd = np.dtype([("a", "i4"), ("b", "M8[s]")])
-    for number in range(10):
-        cache.put(tokens(number), [np.zeros(SHAPE, odd) for _ in range(5)])
-    counts = cache.stats()
-    assert counts.spilled + counts.lost == counts.evictions > 0
-    cache._check()
+    with TieredCache(1, tiers=[tier], codec=Unable()) as below:
+        cache = cache_over(below)
+        fill(cache)
+        counts = cache.stats()
+        assert counts.lost == counts.evictions > 0
+        assert counts.spilled == 0
+        cache._check()
 
 
 class Poisoned(Tier):
@@ -194,13 +207,38 @@ def test_a_flipped_byte_is_a_miss(place: int) -> None:
 
 
 def test_what_cannot_have_been_a_block_is_a_miss() -> None:
+    poison: list[Any] = [{"not": "a block"}, np.array([None]), [state(0), "text"], None, 7, "text"]
     with TieredCache(100) as below:
         cache = cache_over(below)
         fill(cache)
         cache.clear()
-        for key in list(below.l0):
-            below.set(key, {"not": "a block"})
-        assert cache.match(tokens(0)).length == 0
+        for value in poison:
+            for key in list(below.l0):
+                below.set(key, value)
+            assert cache.match(tokens(0)).length == 0
+        cache._check()
+
+
+def test_an_interrupted_put_leaves_the_cache_sound() -> None:
+    class Interrupted(Poisoned):
+        def set_many(self, items: Sequence[Item]) -> None:
+            raise KeyboardInterrupt
+
+    cache = cache_over(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        fill(cache)
+    cache._check()
+    counts = cache.stats()
+    assert counts.lost == counts.evictions > 0
+    assert counts.spilled == 0
+
+
+def test_a_cache_that_is_set_up_again_keeps_its_tier(tier: MmapTier) -> None:
+    cache = cache_over(tier)
+    fill(cache)
+    with pytest.raises(RuntimeError, match="once"):
+        PrefixCache.__init__(cache, block=BLOCK, max_bytes=ROOM)
+    check(cache)
 
 
 def test_a_tier_that_fails_is_a_miss() -> None:

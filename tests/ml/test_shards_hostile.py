@@ -241,6 +241,15 @@ def test_npz(tmp_path: Path, content: bytes, message: str) -> None:
     refused(tmp_path / "m.npz", content, message)
 
 
+@pytest.mark.parametrize("offset", [2**62, 2**63, 2**64 - 1])
+def test_an_offset_of_64_bits(tmp_path: Path, offset: int) -> None:
+    more = struct.pack("<HHQ", 1, 8, offset)  # the field of ZIP64, where the entry has ones
+    entry = patched(CENTRAL + 42, b"\xff" * 4, patched(CENTRAL + 30, struct.pack("<H", len(more))))
+    entry = entry[CENTRAL:END] + more
+    end = patched(12, struct.pack("<I", len(entry)), PLAIN[END:])
+    refused(tmp_path / "m.npz", PLAIN[:CENTRAL] + entry + end, "does not begin where the directory")
+
+
 def test_members_within_members(tmp_path: Path) -> None:
     """As in a bomb: many members of the directory lie over one another."""
     inner = PLAIN[:CENTRAL].replace(b"a.npy", b"b.npy")

@@ -141,14 +141,15 @@ def test_a_file_replaced_under_a_store(path: Path) -> None:
     assert len(WeightStore(path)) == 6
 
 
-def test_without_ml_dtypes(tmp_path: Path) -> None:
-    """Only NumPy is there: other dtypes have their bits, and a clear error."""
+@pytest.mark.parametrize("there", ["None", "type(sys)('ml_dtypes')"])
+def test_without_ml_dtypes(tmp_path: Path, there: str) -> None:
+    """It is not there, or too old: other dtypes have their bits, and a clear error."""
     array = np.arange(6).astype(numpy_dtype("BF16"))
     path = tmp_path / "m.safetensors"
     path.write_bytes(of_arrays({"half": ("BF16", array), "full": ("F32", np.ones(3, "f4"))}))
     code = f"""if True:
         import sys
-        sys.modules["ml_dtypes"] = None  # as if it were not installed
+        sys.modules["ml_dtypes"] = {there}
         from cachecore.ml import WeightStore
         for budget in (None, "1MB"):
             store = WeightStore({str(path)!r}, budget=budget)
@@ -161,8 +162,9 @@ def test_without_ml_dtypes(tmp_path: Path) -> None:
                 print(error)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    said = "tensor 'half' is of bfloat16: install ml_dtypes (pip install \"cachecore-ml[ml]\")"
-    assert done.stdout.splitlines() == [said + ", or take raw(name) or torch(name)"] * 2
+    said = "tensor 'half' is of bfloat16: install ml_dtypes (pip install -U "
+    said += '"cachecore-ml[ml]" ml_dtypes), or take raw(name) or torch(name)'
+    assert done.stdout.splitlines() == [said] * 2
 
 
 # --- threads and processes

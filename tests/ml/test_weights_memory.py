@@ -6,8 +6,10 @@ import mmap
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from safetensors.numpy import save_file
 
-from cachecore.ml import WeightStore
+from cachecore._safetensors import Place
+from cachecore.ml import WeightStore, residency, weights
 from cachecore.ml.residency import _resident_pages
 from cachecore.ml.shards import Shard
 from ml.weightfiles import Arrays, described, packed
@@ -171,8 +174,48 @@ def test_pinning_what_is_not_there_changes_nothing(fresh: Fresh) -> None:
     with pytest.raises(ValueError, match="budget must be at least"):
         store.pin(["t0", "t1", "t2", "t3"])
     assert (store.stats().pinned, store.stats().hot) == (0, 0)
+    store.pin(["t0", "t1"])
     with pytest.raises(KeyError, match="t9"):
-        store.unpin(["t9"])
+        store.unpin(["t0", "t9"])
+    assert store.stats().pinned == 2
+
+
+def test_an_interrupt_leaves_nothing_half_pinned(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, locked, lock = WeightStore(fresh(arrays())), locked_kilobytes(), residency._lock
+    calls = iter([False, True])
+
+    def interrupted(*where: Any) -> bool:
+        if next(calls):
+            raise KeyboardInterrupt
+        return lock(*where)
+
+    monkeypatch.setattr(residency, "_lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.pin(["t0", "t5"])
+    assert (store.stats().pinned, store.stats().hot, locked_kilobytes()) == (0, 0, locked)
+
+
+def test_others_use_a_store_while_one_pins(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading tensors in may take minutes."""
+    store, reading, used = WeightStore(fresh(arrays())), threading.Event(), threading.Event()
+
+    def slowly(place: Place) -> None:
+        reading.set()
+        assert used.wait(30)
+
+    monkeypatch.setattr(weights, "read_in", slowly)
+    pinning = threading.Thread(target=store.pin, args=(["t0"],))
+    pinning.start()
+    assert reading.wait(30)
+    using = threading.Thread(target=lambda: (store["t1"], store.stats(), store.pin([])))
+    using.start()
+    using.join(30)
+    assert not using.is_alive()
+    used.set()
+    pinning.join()
+    assert store.stats().pinned == 1
 
 
 def test_pinning_a_file_that_was_truncated(fresh: Fresh) -> None:

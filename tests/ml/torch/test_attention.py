@@ -84,6 +84,38 @@ def test_blocks_are_the_state_bit_by_bit(model: Any) -> None:
     assert blocks_of_past(past, BLOCK, start=16) == []
 
 
+def test_bits_of_bfloat16_are_nothing_else(model: Any) -> None:
+    """As int16 they would be large numbers, which a model takes without a word."""
+    past = computed(model.bfloat16(), list(range(8))).past_key_values
+    blocks = blocks_of_past(past, BLOCK)
+    for dtype in (None, torch.float32, torch.float16):
+        with pytest.raises(ValueError, match=r"dtype must be torch\.bfloat16"):
+            past_of_blocks(blocks, dtype=dtype)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_state_that_is_not_finite_is_refused(model: Any, wrong: float) -> None:
+    past = computed(model, list(range(8))).past_key_values
+    past.layers[1].values = past.layers[1].values.clone()
+    past.layers[1].values[0, 1, 5, 2] = wrong
+    with pytest.raises(ValueError, match="past must be finite"):
+        blocks_of_past(past, BLOCK)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [b"bytes"],
+        [(np.zeros(3),)],
+        [np.zeros((2, 3, 2, BLOCK, 3))],
+        [np.zeros((2, 2, 2, BLOCK, 3)), np.zeros((2, 2, 2, BLOCK, 5))],
+    ],
+)
+def test_what_are_no_blocks_of_state_is_refused(blocks: Any) -> None:
+    with pytest.raises(ValueError, match="blocks must be arrays that blocks_of_past has cut"):
+        past_of_blocks(blocks)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_dtypes_come_back_as_they_were(dtype: Any) -> None:
     torch.manual_seed(7)
@@ -138,6 +170,18 @@ def test_what_cannot_be_cut_is_refused(batch: int, sizes: list[int]) -> None:
         past.update(torch.zeros(batch, 2, size, 3), torch.zeros(batch, 2, size, 3), at)
     with pytest.raises(ValueError, match="past must hold one sequence"):
         blocks_of_past(past, BLOCK)
+
+
+def test_other_kinds_of_past_are_refused(model: Any) -> None:
+    for past in (None, (), ((torch.zeros(1, 2, 8, 3),) * 2,)):
+        with pytest.raises(ValueError, match="past must be a DynamicCache"):
+            blocks_of_past(past, BLOCK)
+    with pytest.raises(ValueError, match="past must hold one sequence"):
+        blocks_of_past(transformers.DynamicCache(config=model.config), BLOCK)  # nothing yet
+    fixed = transformers.StaticCache(config=model.config, max_cache_len=32)
+    computed(model, list(range(10)), fixed)  # its layers hold 22 tokens of zeros
+    with pytest.raises(ValueError, match="the state of its tokens alone"):
+        blocks_of_past(fixed, BLOCK)
 
 
 def test_windows_and_wrong_starts_are_refused(model: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,31 @@ def test_it_is_no_copy_and_writes_are_private(tmp_path: Path) -> None:
     gc.collect()
     assert found[0, 0] == 7
     assert (found.numpy()[1:] == array[1:]).all()
+
+
+def test_threads_share_one_map(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(of_arrays({"x": ("F32", np.zeros(4, np.float32))}))
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            store = WeightStore(path)
+            start, found = threading.Barrier(6), list[int]()
+
+            def take(store: WeightStore = store, start: Any = start, found: Any = found) -> None:
+                start.wait()
+                found.append(store.torch("x").data_ptr())
+
+            threads = [threading.Thread(target=take) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(found) == 6
+            assert len(set(found)) == 1
+    finally:
+        sys.setswitchinterval(switch)
 
 
 def test_arrays_of_numpy(tmp_path: Path) -> None:
