@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cachecore.ml import ResultCache
-from cachecore.ml.computed import Computed, Steps, run
+from cachecore.ml.computed import Computed
+from cachecore.ml.steps import Steps, run
 from cachecore.ml.savings import Ledger
 from ml.models import Array, Weighted, table
 from support import yield_to_others
