@@ -13,8 +13,8 @@ import pytest
 
 from cachecore.ml import ResultCache
 from cachecore.ml.computed import Computed
-from cachecore.ml.steps import Steps, run
 from cachecore.ml.savings import Ledger
+from cachecore.ml.steps import Steps, run
 from ml.models import Array, Weighted, table
 from support import yield_to_others
 from tiers.children import in_child
