@@ -51,6 +51,7 @@ MODULES = {
     "_payload": ["src/core/cc_sum.c"],
     "_resp": [*CORE, *RESP, *SOCKET, *TABLE, *SERVE],
     "_resp_client": [*CORE, *RESP, *TABLE, *SERVE],
+    "_resp_dispatch": [*CORE, *RESP, *TABLE, *SERVE],
     "_resp_values": RESP,
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],

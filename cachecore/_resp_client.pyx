@@ -1,13 +1,13 @@
-"""Clients of the engine and the commands they send; the engine itself is in _resp.pyx.
+"""Clients of the server and the commands they send, as handlers see them.
 
 Thread safety: all of it belongs to the loop's thread.
 """
 
 from cpython.buffer cimport PyBUF_WRITE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint64_t
-from libc.string cimport memmove, memset
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
 
 from cachecore._resp_values cimport put
 from cachecore.cc_out cimport *
@@ -18,11 +18,16 @@ MAY_CONNECT, MAY_READ, MAY_WRITE, MAY_ADMINISTER = (
     CC_MAY_CONNECT, CC_MAY_READ, CC_MAY_WRITE, CC_MAY_ADMINISTER)
 MAY_ALL = MAY_CONNECT | MAY_READ | MAY_WRITE | MAY_ADMINISTER
 
-cdef dict HOT = {}  # numbers of the commands that C executes, by name
-cdef int _number = 0
-while cc_hot_name(_number) != NULL:
-    HOT[<bytes>cc_hot_name(_number)] = _number
-    _number += 1
+
+cdef dict hot_numbers():
+    """Numbers of the commands that C executes, by name."""
+    cdef dict numbers = {}
+    while cc_hot_name(len(numbers)) != NULL:
+        numbers[<bytes>cc_hot_name(len(numbers))] = len(numbers)
+    return numbers
+
+
+cdef dict HOT = hot_numbers()
 
 
 cdef class Host:
@@ -37,13 +42,13 @@ cdef class Host:
     cdef int nested(self, Client client, bytes raw) except -1:
         raise NotImplementedError
 
-    cdef int take(self, Client client, char *data, size_t size) except -1:
+    cdef int arrived(self, Client client, char *data, size_t size) except -1:
         raise NotImplementedError
 
-    cdef int ends(self, Client client) except -1:
+    cdef int ended(self, Client client) except -1:
         raise NotImplementedError
 
-    cdef int resume(self, Client client) except -1:
+    cdef int unchoked(self, Client client) except -1:
         raise NotImplementedError
 
     cdef int close_client(self, Client client, str reason) except -1:
@@ -52,31 +57,28 @@ cdef class Host:
     cdef int choose_slow(self) except -1:
         raise NotImplementedError
 
-    cpdef flush_all(self):
-        raise NotImplementedError
-
 
 cdef class Command:
-    """A command as the engine executes it, in C (for the names that it knows) or by its handler.
+    """A command as the engine executes it: in C, for names and forms that it knows, or by a handler.
 
     Args:
         name: in small letters.
         arity: number of arguments with the name; negative: at least so many.
         handler: called as handler(client, args), `args` a list of bytes with the name first; returns
             the reply. None: C does all of it.
-        flags: as COMMAND tells them; "write", "readonly" and "admin" say what a client needs.
+        flags: as COMMAND tells them; "admin", "write" and "readonly" say what a client needs.
         keys: places of the first and last key among the arguments, and the step; (0, 0, 0): none.
         open: may be used before authentication.
         immediate: is executed, not queued, after MULTI.
     """
 
-    def __init__(self, name, arity, handler=None, *, flags=(), keys=(0, 0, 0), open=False,
-                 immediate=False):
+    def __init__(self, bytes name, int arity, handler=None, *, flags=(), tuple keys=(0, 0, 0),
+                 bint open=False, bint immediate=False):
         self.name, self.arity, self.handler = name, arity, handler
         self.flags, self.keys, self.immediate = frozenset(flags), keys, immediate
-        self.needs = (0 if open else MAY_ADMINISTER if "admin" in self.flags
-                      else MAY_WRITE if "write" in self.flags
-                      else MAY_READ if "readonly" in self.flags else MAY_CONNECT)
+        self.needs = (0 if open else CC_MAY_ADMINISTER if "admin" in self.flags
+                      else CC_MAY_WRITE if "write" in self.flags
+                      else CC_MAY_READ if "readonly" in self.flags else CC_MAY_CONNECT)
         self.hot = HOT.get(name, -1)
         if handler is None and self.hot < 0:
             raise ValueError(f"handler must be given: C does not know the command {name!r}")
@@ -88,26 +90,28 @@ cdef class Command:
 
 
 cdef class Pending:
-    """The place of a reply that comes later; commands that follow go on, their replies wait."""
+    """The place of a reply that comes later; commands after it go on, their replies wait."""
 
     def resolve(self, reply):
         """Gives the reply, an object as handlers return; the first one counts."""
-        if self.reply is None and self.client.closed is None:
-            self.client.engine.resolve(self, encoded(self.client, reply))
+        self.resolve_raw(encoded(self.client, reply))
 
-    def resolve_raw(self, bytes reply):
+    def resolve_raw(self, bytes reply not None):
         """Gives the reply as the bytes that the client is to receive."""
         if self.reply is None and self.client.closed is None:
             self.client.engine.resolve(self, reply)
 
 
 cdef class Client:
-    """One connection. Handlers read and write what is public here; `state` is a dict for their own.
+    """One connection, made by the engine; what is public here is for handlers.
 
     Attributes:
-        id, name, user, created (ms of `engine.now`), queue, aborted, watching, touched.
+        id, name, user, created, received_at, sent_at (ms of `engine.now`), bytes_in, bytes_out.
         prefix: what the keys of its database begin with in the cache: one byte.
         closed: why it was closed; None while it is open.
+        watching, touched, aborted: of its transaction.
+        patient: is not closed for being idle.
+        state: a dict for what handlers remember.
     """
 
     def __cinit__(self):
@@ -115,6 +119,7 @@ cdef class Client:
         memset(&self.request, 0, sizeof(self.request))
         memset(&self.out, 0, sizeof(self.out))
         self.fd = -1
+        self.name, self.state, self.last_command = b"", {}, b""
 
     def __dealloc__(self):
         PyMem_RawFree(self.input)
@@ -155,13 +160,19 @@ cdef class Client:
         self.session.limits = &self.engine.limits if value else &self.engine.strangers
 
     @property
+    def queue(self):
+        """Commands since MULTI, as bytes; None: there is no transaction. Settable."""
+        return self.raws
+
+    @queue.setter
+    def queue(self, list value):
+        self.raws, self.queued = value, 0
+        self.session.slow = value is not None or self.held is not None
+
+    @property
     def fileno(self):
         """Its socket; -1: none of its own."""
         return self.fd
-
-    @property
-    def transport(self):
-        return self.transport
 
     @property
     def unsent_bytes(self):
@@ -175,9 +186,8 @@ cdef class Client:
 
     def raw(self):
         """The command that is executed, as the client sent it; inline commands as an array."""
-        if self.raw_data == NULL:
-            raise RuntimeError("raw() is for the handler of a command, while it runs")
-        return raw_of(&self.request, self.raw_data)
+        self.check_running()
+        return raw_of(&self.request, self.command)
 
     def defer(self):
         """A Pending for the handler to return: its reply comes later, those after it wait."""
@@ -185,7 +195,7 @@ cdef class Client:
         pending.client = self
         return pending
 
-    def write(self, bytes data):
+    def write(self, bytes data not None):
         """Sends bytes as they are, in front of all replies that are not there yet."""
         if self.closed is None:
             cc_out_put(&self.out, data, len(data))
@@ -197,15 +207,23 @@ cdef class Client:
 
     def begin_array(self, size_t count):
         """Begins a reply of `count` parts, which `execute` and `put` then write."""
+        self.check_running()
         cc_resp_put_head(self.target, b"*", count)
 
     def put(self, value):
         """Writes a part of the reply of the command that is executed."""
+        self.check_running()
         put(self.target, value, self.session.protocol)
 
-    def execute(self, bytes raw):
+    def execute(self, bytes raw not None):
         """Executes a command that was queued; its reply becomes a part of the present one."""
+        self.check_running()
         self.engine.nested(self, raw)
+
+    cdef int check_running(self) except -1:
+        if self.command == NULL:
+            raise RuntimeError("this is for the handler of a command, while it runs")
+        return 0
 
     def watch(self, keys):
         """Notes in `touched` when one of these keys, with their prefix, is written."""
@@ -228,39 +246,41 @@ cdef class Client:
         """Closes it, when what it was to be told has been sent unless `now`."""
         if now:
             self.engine.close_client(self, reason)
-        elif self.closed is None:
-            self.ending = True
-            self.reason = reason
+        elif self.closed is None and not self.ending:
+            self.ending, self.reason = True, reason
             self.engine.note(self)
 
-    # --- for transports: an asyncio.BufferedProtocol calls these
+    # --- what a transport's protocol is told: an asyncio.BufferedProtocol passes it on
 
     def get_buffer(self, hint):
+        """Where to receive bytes; `buffer_updated` must follow at once."""
         return PyMemoryView_FromMemory(self.engine.buffer, BUFFER, PyBUF_WRITE)
 
     def buffer_updated(self, size_t size):
+        """So many bytes were received."""
         if self.closed is None:
-            self.engine.take(self, self.engine.buffer, size)
-            self.engine.flush_all()
+            self.engine.arrived(self, self.engine.buffer, size)
 
     def eof_received(self):
-        self.engine.ends(self)
-        self.engine.flush_all()
-        return True  # the transport stays open until all is sent
+        """The other end sends no more; it may still read."""
+        self.engine.ended(self)
+        return True  # the transport is to stay open
 
     def connection_lost(self):
+        """The transport is closed."""
         self.engine.close_client(self, "lost")
 
     def pause_writing(self):
+        """The transport has enough to send."""
         self.choked = True
 
     def resume_writing(self):
+        """The transport takes more again."""
         self.choked = False
-        self.engine.resume(self)
-        self.engine.flush_all()
+        self.engine.unchoked(self)
 
 
-# --- bytes of commands and replies ----------------------------------------------------------------
+# --- what the engine does with commands and replies -----------------------------------------------
 
 cdef bytes encoded(Client client, object reply):
     cdef cc_out out
@@ -275,7 +295,7 @@ cdef bytes encoded(Client client, object reply):
 
 
 cdef list arguments(const cc_resp_request *request, const char *data):
-    cdef uint64_t i
+    cdef uint32_t i
     cdef list args = []
     for i in range(request.count):
         args.append(data[request.args[i].at:request.args[i].at + request.args[i].size])
@@ -283,7 +303,7 @@ cdef list arguments(const cc_resp_request *request, const char *data):
 
 
 cdef bytes raw_of(const cc_resp_request *request, char *data):
-    cdef uint64_t i
+    cdef uint32_t i
     if data[0] != b"*":
         args = arguments(request, data)
         parts = [b"*%d\r\n" % len(args)]
@@ -295,35 +315,16 @@ cdef bytes raw_of(const cc_resp_request *request, char *data):
 
 
 cdef str refused(Client client, Command command, list args):
-    """Why a command is not executed; None: it may be."""
+    """Why a command is not executed, as Redis says it; None: it may be."""
     if command is None:
-        shown = "".join(f"'{arg[:128].decode('utf-8', 'backslashreplace')}' " for arg in args[1:20])
         name = args[0][:128].decode("utf-8", "backslashreplace")
+        shown = "".join(f"'{arg[:128].decode('utf-8', 'backslashreplace')}' " for arg in args[1:20])
         return f"ERR unknown command '{name}', with args beginning with: {shown}"
     name = command.name.decode()
+    if len(args) != command.arity if command.arity > 0 else len(args) < -command.arity:
+        return f"ERR wrong number of arguments for '{name}' command"
     if command.needs & ~client.session.may:
         if not client.session.may:
             return "NOAUTH Authentication required."
         return f"NOPERM this user has no permissions to run the '{name}' command"
-    if len(args) != command.arity if command.arity > 0 else len(args) < -command.arity:
-        return f"ERR wrong number of arguments for '{name}' command"
     return None
-
-
-cdef int make_room(Client client, size_t more) except -1:
-    """Room for so many bytes more in a client's own buffer, which grows as bytes arrive."""
-    cdef size_t room
-    if client.begin:
-        client.size -= client.begin
-        memmove(client.input, client.input + client.begin, client.size)
-        client.begin = 0
-    if client.room - client.size >= more:
-        return 0
-    room = max(client.room, <size_t>LEAST_INPUT)
-    while room - client.size < more:
-        room *= 2
-    cdef char *grown = <char *>PyMem_RawRealloc(client.input, room)
-    if grown == NULL:
-        raise MemoryError("no memory for what a client sends")
-    client.input, client.room = grown, room
-    return 0

@@ -4,9 +4,10 @@ What a command's handler returns is written in the protocol that its client spea
 the replies of its upstream with `Replies`. Thread safety: the GIL.
 """
 
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
-from cachecore.cc_out cimport cc_out, cc_out_put
+from cachecore.cc_out cimport *
 from cachecore.cc_resp cimport *
 
 cdef enum:
@@ -94,3 +95,22 @@ cdef int put_nested(cc_out *out, object value, unsigned protocol, int depth) exc
 cdef int put(cc_out *out, object value, unsigned protocol) except -1:
     """Writes a reply. An exception leaves what was written so far: the caller cuts it off."""
     return put_nested(out, value, protocol, 0)
+
+
+cdef bytes joined(cc_out *out):
+    """What there is to be sent, in one; it is empty then."""
+    cdef cc_part part
+    cdef bytes data
+    cdef list found = []
+    if out.count == 0:
+        data = out.data[:out.size]
+        cc_out_clear(out, release)
+        return data
+    while cc_out_parts(out, &part, 1):
+        found.append((<char *>part.iov_base)[:part.iov_len])
+        cc_out_sent(out, part.iov_len, release)
+    return b"".join(found)
+
+
+cdef void release(void *owner) noexcept:
+    Py_DECREF(<object>owner)
