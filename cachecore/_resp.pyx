@@ -1,4 +1,4 @@
-"""The connections of a server, received from, executed and answered with as little between as can be.
+"""The connections of a server: what comes is received, executed and answered.
 
 Plain sockets do not go through the event loop's transports. They are watched by one descriptor,
 which the loop watches in turn: `drain`, called when it is readable, looks at all clients that have
@@ -18,12 +18,12 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memmove, memset
 
 from cachecore._core cimport Cache
-from cachecore._resp_client cimport BUFFER, LEAST_INPUT, Client, Command, Host
+from cachecore._resp_client cimport BUFFER, LEAST_INPUT, Client, Command
 from cachecore._resp_dispatch cimport Dispatcher
 from cachecore._resp_values cimport joined
 from cachecore.cc_clock cimport cc_clock_ms
 from cachecore.cc_out cimport *
-from cachecore.cc_serve cimport cc_serve_release
+from cachecore.cc_serve cimport cc_value_release
 from cachecore.cc_socket cimport *
 
 from logging import getLogger
@@ -63,8 +63,8 @@ cdef class Engine(Dispatcher):
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
-    `greet(client)` is called for every new client, `on_close(client)` after one was closed. New clients
-    may do all unless `greet` says otherwise.
+    `greet(client)` is called for every new client, `on_close(client)` after one was closed. New
+    clients may do all unless `greet` says otherwise.
     """
 
     cdef cc_out *spare              # buffers for output, empty
@@ -118,7 +118,7 @@ cdef class Engine(Dispatcher):
     def __dealloc__(self):
         cdef int i
         for i in range(self.spares):
-            cc_out_free(&self.spare[i], cc_serve_release)
+            cc_out_free(&self.spare[i], cc_value_release)
         PyMem_RawFree(self.buffer)
         PyMem_RawFree(self.spare)
         for i in (self.poll, self.reserve):
@@ -393,7 +393,7 @@ cdef class Engine(Dispatcher):
     cdef int take_back(self, Client client) noexcept:
         """Takes an empty buffer back."""
         if client.out.room > LARGEST_SPARE or self.spares == MOST_SPARES:
-            cc_out_free(&client.out, cc_serve_release)
+            cc_out_free(&client.out, cc_value_release)
         elif client.out.data != NULL:
             self.spare[self.spares] = client.out
             self.spares += 1
@@ -452,7 +452,7 @@ cdef class Engine(Dispatcher):
             client.bytes_out += sent
             self.bytes_out += sent
             client.sent_at = self.now
-            cc_out_sent(&client.out, sent, cc_serve_release)
+            cc_out_sent(&client.out, sent, cc_value_release)
         if sent < 0 and sent != -EAGAIN:
             return self.close_client(client, "lost")
         left = cc_out_left(&client.out)
@@ -586,6 +586,6 @@ cdef int turn_away(int fd) except -1:
     memset(&out, 0, sizeof(out))
     cc_out_put(&out, FULL, len(FULL))
     cc_socket_send(fd, &out)
-    cc_out_free(&out, cc_serve_release)
+    cc_out_free(&out, cc_value_release)
     close_descriptor(fd)
     return 0

@@ -59,13 +59,13 @@ cdef class Host:
 
 
 cdef class Command:
-    """A command as the engine executes it: in C, for names and forms that it knows, or by a handler.
+    """A command as the engine executes it: in C, for forms that it knows, or by a handler.
 
     Args:
         name: in small letters.
         arity: number of arguments with the name; negative: at least so many.
-        handler: called as handler(client, args), `args` a list of bytes with the name first; returns
-            the reply. None: C does all of it.
+        handler: called as handler(client, args), `args` a list of bytes with the name first;
+            returns the reply. None: C does all of it.
         flags: as COMMAND tells them; "admin", "write" and "readonly" say what a client needs.
         keys: places of the first and last key among the arguments, and the step; (0, 0, 0): none.
         open: may be used before authentication.
@@ -124,7 +124,7 @@ cdef class Client:
     def __dealloc__(self):
         PyMem_RawFree(self.input)
         cc_resp_free(&self.request)
-        cc_out_free(&self.out, cc_serve_release)
+        cc_out_free(&self.out, cc_value_release)
 
     @property
     def cache(self):
@@ -291,7 +291,7 @@ cdef bytes encoded(Client client, object reply):
             raise MemoryError("no memory for a reply")
         return out.data[:out.size]
     finally:
-        cc_out_free(&out, cc_serve_release)
+        cc_out_free(&out, cc_value_release)
 
 
 cdef list arguments(const cc_resp_request *request, const char *data):

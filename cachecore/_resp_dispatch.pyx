@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from cachecore._resp_client cimport (
-    Client, Command, Host, Pending, arguments, encoded, raw_of, refused,
+    Client, Command, Host, Pending, arguments, raw_of, refused,
 )
 from cachecore._resp_values cimport joined, put
 from cachecore.cc_out cimport *
@@ -32,8 +32,8 @@ log = getLogger("cachecore.server")
 cdef class Dispatcher(Host):
     """The part of the engine that executes commands; `commands` are Command objects by name.
 
-    `intercept(client, args)`, where it is set, is asked for every command that C did not execute: it
-    returns a reply, or NotImplemented.
+    `intercept(client, args)`, where it is set, is asked for every command that C did not execute:
+    it returns a reply, or NotImplemented.
     """
 
     def __cinit__(self):
@@ -41,7 +41,7 @@ cdef class Dispatcher(Host):
         memset(&self.scratch, 0, sizeof(self.scratch))
 
     def __dealloc__(self):
-        cc_out_free(&self.scratch, cc_serve_release)
+        cc_out_free(&self.scratch, cc_value_release)
 
     cdef int choose_slow(self) except -1:
         """Which commands C leaves: writes while somebody watches keys; in a proxy all but reads."""
@@ -109,14 +109,14 @@ cdef class Dispatcher(Host):
             else:
                 put(out, reply, client.session.protocol)
         except ReplyError as error:
-            cc_out_cut(out, size, count, cc_serve_release)
+            cc_out_cut(out, size, count, cc_value_release)
             put(out, error, 2)
         except MemoryError:
-            cc_out_cut(out, size, count, cc_serve_release)
+            cc_out_cut(out, size, count, cc_value_release)
             put(out, ReplyError("OOM out of memory"), 2)
         except Exception:
             log.exception("a command failed: %r", client.last_command)
-            cc_out_cut(out, size, count, cc_serve_release)
+            cc_out_cut(out, size, count, cc_value_release)
             put(out, ReplyError("ERR internal error"), 2)
         finally:
             client.command = NULL
@@ -170,8 +170,10 @@ cdef class Dispatcher(Host):
         return reply
 
     def touch(self, keys):
-        """Keys, with their prefix, were written: who watches them is told. The engine does it itself for
-        commands of the flag "write"; one that names no keys touches all."""
+        """Keys, with their prefix, were written: who watches them is told.
+
+        The engine does it for commands of the flag "write"; one that names no keys touches all.
+        """
         for key in keys:
             for client in self.watched.get(key, ()):
                 (<Client>client).touched = True

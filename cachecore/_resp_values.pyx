@@ -5,7 +5,8 @@ the replies of its upstream with `Replies`. Thread safety: the GIL.
 """
 
 from cpython.ref cimport Py_DECREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+from libc.string cimport memchr, memset
 
 from cachecore.cc_out cimport *
 from cachecore.cc_resp cimport *
@@ -114,3 +115,137 @@ cdef bytes joined(cc_out *out):
 
 cdef void release(void *owner) noexcept:
     Py_DECREF(<object>owner)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+class ProtocolError(ValueError):
+    """What came is no reply of RESP."""
+
+
+cdef class Replies:
+    """Cuts what an upstream sends into whole replies, each as the bytes that came.
+
+    Args:
+        most: bytes of the longest reply that is kept; a longer one is a ProtocolError.
+
+    The first byte of a reply tells its kind: b">" is what the other end said unasked. `decoded`
+    makes a Python object of one.
+    """
+
+    cdef cc_resp_frame frame
+    cdef list parts  # of the reply that is under way
+    cdef size_t size, most
+
+    def __init__(self, size_t most=1 << 30):
+        memset(&self.frame, 0, sizeof(self.frame))
+        self.parts, self.size, self.most = [], 0, most
+
+    def feed(self, const unsigned char[::1] data not None):
+        """The replies that these bytes complete, in their order."""
+        cdef list found = []
+        cdef const char *start = <const char *>&data[0] if data.shape[0] else NULL
+        cdef size_t used, at = 0, size = data.shape[0]
+        cdef cc_resp_result result
+        while at < size:
+            result = cc_resp_follow(&self.frame, start + at, size - at, &used)
+            part = start[at:at + used]
+            at += used
+            self.size += used
+            if result != CC_RESP_MORE and result != CC_RESP_READY:
+                raise ProtocolError("an upstream sent what is no reply")
+            if self.size > self.most:
+                raise ProtocolError(f"a reply is longer than {self.most} bytes")
+            self.parts.append(part)
+            if result == CC_RESP_READY:
+                found.append(part if len(self.parts) == 1 else b"".join(self.parts))
+                self.parts, self.size = [], 0
+        return found
+
+
+cdef struct Reader:
+    const char *at
+    const char *end
+
+
+cdef bytes line_of(Reader *reader):
+    """The line from here on, without its end."""
+    cdef const char *start = reader.at
+    cdef const char *end = <const char *>memchr(start, b"\r", reader.end - start)
+    if end == NULL or reader.end - end < 2 or end[1] != b"\n":
+        raise ProtocolError("a line of a reply has no end")
+    reader.at = end + 2
+    return start[:end - start]
+
+
+cdef int number_of(Reader *reader, int64_t least, int64_t most, int64_t *number) except -1:
+    cdef bytes text = line_of(reader)
+    try:
+        number[0] = int(text)
+    except (ValueError, OverflowError):
+        raise ProtocolError(f"not a number in a reply: {text[:32]!r}") from None
+    if not least <= number[0] <= most:
+        raise ProtocolError(f"a length in a reply is out of range: {number[0]}")
+    return 0
+
+
+cdef object value_of(Reader *reader, int depth):
+    cdef int64_t number
+    cdef char kind
+    if reader.at == reader.end or depth > MOST_NESTED:
+        raise ProtocolError("a reply is cut off, or nested too deeply")
+    kind = reader.at[0]
+    reader.at += 1
+    if kind in b"+(,":
+        text = line_of(reader)
+        return text.decode("utf-8", "replace") if kind == b"+" else (
+            float(text) if kind == b"," else int(text))
+    if kind == b":":
+        number_of(reader, INT64_MIN, INT64_MAX, &number)
+        return number
+    if kind == b"-":
+        return ReplyError(line_of(reader).decode("utf-8", "replace"))
+    if kind == b"_":
+        line_of(reader)
+        return None
+    if kind == b"#":
+        return line_of(reader) == b"t"
+    if kind in b"$!=":
+        number_of(reader, -1, reader.end - reader.at, &number)
+        if number < 0:
+            return None
+        if reader.end - reader.at < number + 2:
+            raise ProtocolError("a reply is cut off")
+        data = reader.at[:number]
+        reader.at += number + 2
+        return data if kind == b"$" else (
+            ReplyError(data.decode("utf-8", "replace")) if kind == b"!" else data[4:])
+    if kind not in b"*~>%|":
+        raise ProtocolError(f"a reply cannot begin with {chr(kind)!r}")
+    number_of(reader, -1, reader.end - reader.at, &number)  # each part takes a byte at least
+    if number < 0:
+        return None
+    if kind == b"%" or kind == b"|":
+        pairs = {}
+        for _ in range(number):
+            key = value_of(reader, depth + 1)
+            pairs[hashable(key)] = value_of(reader, depth + 1)
+        return value_of(reader, depth) if kind == b"|" else pairs
+    items = [value_of(reader, depth + 1) for _ in range(number)]
+    return Push(items) if kind == b">" else items
+
+
+cdef object hashable(object key):
+    return tuple(map(hashable, key)) if isinstance(key, list) else (
+        repr(key) if isinstance(key, dict) else key)
+
+
+def decoded(bytes reply not None):
+    """A whole reply as a Python object: as handlers return them, sets and arrays as lists."""
+    cdef Reader reader
+    reader.at = <const char *>reply
+    reader.end = reader.at + len(reply)
+    value = value_of(&reader, 0)
+    if reader.at != reader.end:
+        raise ProtocolError("something follows a reply")
+    return value

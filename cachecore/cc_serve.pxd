@@ -46,5 +46,5 @@ cdef extern from "cc_serve.h":
     cc_run cc_serve_one(cc_service *service, cc_session *session, const cc_resp_request *request,
                         cc_out *out, char *data) except CC_RUN_FAILED
     const char *cc_hot_name(unsigned number) noexcept
-    void cc_serve_put_value(const cc_service *service, cc_out *out, object value) noexcept
-    void cc_serve_release(void *owner) noexcept
+    void cc_value_put(const cc_service *service, cc_out *out, object value) noexcept
+    void cc_value_release(void *owner) noexcept

@@ -88,10 +88,11 @@ async def serve(service: Service) -> None:
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end, on uvloop where it is installed."""
     try:
-        from uvloop import run as run_loop
+        import uvloop
     except ImportError:
-        run_loop = asyncio.run
-    run_loop(main)
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 def size_of(value: Any) -> int:

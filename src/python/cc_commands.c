@@ -106,7 +106,7 @@ static cc_run set(const cc_call *call, cc_raw raw, PyObject *value, double ttl)
     return result;
 }
 
-void cc_serve_put_value(const cc_service *service, cc_out *out, PyObject *value)
+void cc_value_put(const cc_service *service, cc_out *out, PyObject *value)
 {
     size_t size = (size_t)PyBytes_GET_SIZE(value);
     const char *bytes = PyBytes_AS_STRING(value);
@@ -120,7 +120,7 @@ void cc_serve_put_value(const cc_service *service, cc_out *out, PyObject *value)
     cc_out_put(out, "\r\n", 2);
 }
 
-void cc_serve_release(void *owner)
+void cc_value_release(void *owner)
 {
     Py_DECREF((PyObject *)owner);
 }
@@ -175,7 +175,7 @@ static cc_run run_get(const cc_call *call)
         return CC_RUN_DONE;
     }
     if (CC_LIKELY(PyBytes_CheckExact(value)))
-        cc_serve_put_value(call->service, call->out, value);
+        cc_value_put(call->service, call->out, value);
     else
         put_error(call, WRONG_TYPE);
     Py_DECREF(value);
@@ -245,11 +245,11 @@ static cc_run run_mget(const cc_call *call)
             prefetch(call, i, left < PREFETCH ? left : PREFETCH, hashes);
         cc_result result = look_up(call->service->table, key_at(call, i), hashes[step], &value);
         if (result == CC_FAILED || (result == CC_ABSENT && call->service->proxy)) {
-            cc_out_cut(out, size, pieces, cc_serve_release);
+            cc_out_cut(out, size, pieces, cc_value_release);
             return result == CC_FAILED ? CC_RUN_FAILED : CC_RUN_NOT_MINE;
         }
         if (result == CC_FOUND && PyBytes_CheckExact(value))
-            cc_serve_put_value(call->service, out, value);
+            cc_value_put(call->service, out, value);
         else
             cc_resp_put_null(out, call->session->protocol);
         if (result == CC_FOUND)

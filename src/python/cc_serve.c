@@ -1,8 +1,6 @@
 /* cc_serve.c — see cc_serve.h. */
 #include "cc_serve.h"
 
-#include "cc_commands.h"
-
 CC_INLINE cc_run run(cc_service *service, const cc_session *session,
                      const cc_resp_request *request, cc_out *out, char *data, const cc_hot *hot,
                      unsigned number)

@@ -40,7 +40,7 @@ def mset(client: Client, args: list[bytes]) -> str:
 
 @TABLE.command("set", -3, flags="write denyoom", keys=(1, 1, 1))
 def set_(client: Client, args: list[bytes]) -> str | bytes | None:
-    """SET key value [NX | XX] [GET] [EX s | PX ms | KEEPTTL]; C does it without options or with EX, PX."""
+    """SET key value [NX | XX] [EX s | PX ms | KEEPTTL]; C does it with EX, PX or nothing."""
     key, value, options = client.prefix + args[1], args[2], [arg.lower() for arg in args[3:]]
     ttl, present = math.inf, client.cache.peek(key)
     while options:
@@ -49,12 +49,10 @@ def set_(client: Client, args: list[bytes]) -> str | bytes | None:
             ttl = seconds(options.pop(0), option == b"px")
         elif option == b"keepttl":
             ttl = (client.cache.get_ttl(key) if present is not None else None) or math.inf
-        elif option == b"nx" and present is not None:
-            return None
-        elif option == b"xx" and present is None:
-            return None
         elif option not in (b"nx", b"xx"):
             raise ReplyError("ERR syntax error")
+        elif (present is None) == (option == b"xx"):
+            return None
     client.cache.set(key, value, ttl=ttl)
     return "OK"
 
