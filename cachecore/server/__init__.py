@@ -1,0 +1,1 @@
+"""The service: a RESP server over a Cache."""
