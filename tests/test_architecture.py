@@ -319,8 +319,15 @@ def modules_after(statement: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_the_package_imports_numpy_and_nothing_else_that_must_be_installed() -> None:
-    added = {name.partition(".")[0] for name in modules_after("import cachecore")}
+def test_the_package_imports_nothing_before_it_is_used() -> None:
+    assert {
+        name for name in modules_after("import cachecore") if name.startswith("cachecore.")
+    } == set()
+
+
+def test_the_core_imports_numpy_and_nothing_else_that_must_be_installed() -> None:
+    statement = "from cachecore import Cache, VectorCache, memoize"
+    added = {name.partition(".")[0] for name in modules_after(statement)}
     added -= {name.partition(".")[0] for name in modules_after("import numpy")}
     installed = {name for name in added - sys.stdlib_module_names if "cython_" not in name}
     assert installed == {"cachecore"}
