@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"cc_sum", "cc_table", "cc_vectors"},  # C declarations
     {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
-    {"errors", "progress", "sentinel", "settings", "stats"},
+    {"errors", "progress", "sentinel", "settings", "stats", "units"},
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
     {"_memo", "_payload", "_simulate", "_vectors"},

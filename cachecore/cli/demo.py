@@ -23,7 +23,7 @@ from cachecore.cli.encoder import Encoder, HashingEncoder, ModelEncoder, Vector
 from cachecore.cli.terminal import Bars, InputError, progress_bars
 from cachecore.cli.trial import ROUNDS, Embeddings, Ranking, Run, holders, rank, serve
 from cachecore.cli.workload import EPOCHS, EXPONENT, docstrings, zipf_requests
-from cachecore.plan.units import duration, size
+from cachecore.units import duration, size
 
 BUDGET = 0.25  # of the bytes of all embeddings
 SAMPLE = 4_000  # requests sent without a cache, where all the rest would cost the same

@@ -17,8 +17,8 @@ from cachecore.plan.analysis import TARGETS, Plan, analyze
 from cachecore.plan.logs import FORMATS, Chunk, Log, LogError, open_log
 from cachecore.plan.terms import HIT_LATENCY, MEMORY_PRICE, MISS_LATENCY, VALUE_BYTES, Terms
 from cachecore.plan.trace import collect
-from cachecore.plan.units import duration, seconds_in, size
 from cachecore.settings import positive_int, size_in_bytes
+from cachecore.units import duration, seconds_in, size
 
 ABOVE_0 = click.FloatRange(0, min_open=True)
 

@@ -18,8 +18,8 @@ from cachecore import Cache
 from cachecore.cli.terminal import InputError, progress_bars, resident_bytes
 from cachecore.plan.logs import FORMATS, LogError, open_log
 from cachecore.plan.sampling import DistinctCounter
-from cachecore.plan.units import size
 from cachecore.settings import positive_int, size_in_bytes
+from cachecore.units import size
 
 DEFAULT_SHARE = 0.1  # of the distinct keys, where no bound is given
 
