@@ -33,6 +33,7 @@ LAYERS = [
     {"tiers"},
     {"__init__"},
     {"plan"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]
