@@ -67,7 +67,7 @@ class About(NamedTuple):
     meaning: str
     group: str
     example: Any
-    """A value to show where the default is none."""
+    """A value to show where the default tells little."""
     shown: str
     """The default in words, where it depends on the machine."""
     secret: bool
@@ -182,6 +182,7 @@ class Settings:
         default_memory,
         SIZE,
         "Most bytes of keys, values and their overhead; the policy chooses what goes.",
+        example="4GB",
         shown="a quarter of the memory, at most 1GB",
     )
     default_ttl: float = in_cache(
