@@ -24,7 +24,7 @@ LAYERS = [
     {"errors", "progress", "sentinel", "settings", "stats", "units"},
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_memo", "_payload", "_simulate", "_vectors"},
+    {"_bench", "_memo", "_payload", "_simulate", "_vectors"},
     {"_envelope"},
     {"_backlog"},
     {"_load"},
