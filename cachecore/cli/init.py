@@ -21,7 +21,7 @@ METRICS: Chosen = {
 MODES: dict[str, Chosen] = {
     "embedding": {
         "max_value": ("16MB", "An embedding is some KB; this bounds what a wrong key can cost."),
-        "client_buffer": ("64MB", "An MGET of a thousand vectors of 4 KB is 4 MB."),
+        "max_command": ("64MB", "An MSET of a thousand vectors of 4 KB is 4 MB."),
         "snapshot": (
             "cachecore.snapshot",
             "Embeddings are dear to compute and do not age: begin warm after a restart.",
@@ -39,7 +39,7 @@ MODES: dict[str, Chosen] = {
     "feature": {
         "default_ttl": ("5min", "Features age: no older than this if nobody invalidates them."),
         "max_value": ("1MB", "A row of features is some KB."),
-        "client_buffer": ("32MB", "An MGET of a thousand rows of some KB fits."),
+        "max_command": ("32MB", "An MSET of a thousand rows of some KB fits."),
         "maxclients": (20_000, "Feature stores are asked by every worker of every service."),
         "max_stale": ("30s", "A short outage of the store behind is covered, a long one is seen."),
     },

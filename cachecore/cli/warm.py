@@ -16,6 +16,7 @@ from cachecore.cli.warm_files import CommandLog, ValueLog
 from cachecore.plan.logs import FORMATS, Log, LogError, open_log
 from cachecore.server.values import duration
 
+Told = ValueLog | CommandLog
 EXAMPLES = [
     ("cachecore warm access.log", "GET each key of an access log: a proxy loads what it has not"),
     ("cachecore warm values.jsonl --ttl 1h", "SET the values of JSON Lines, for an hour"),
@@ -48,8 +49,8 @@ def warm(file: str, format: str | None, ttl: str | None, target: Target) -> None
             open_log(file, format=format, others=OTHERS) as log,
             progress_bars() as bars,
         ):
-            told = isinstance(log, ValueLog | CommandLog)
-            commands = log.commands(lifetime) if told else _gets(log)
+            told = isinstance(log, Told)
+            commands = log.commands(lifetime) if isinstance(log, Told) else _gets(log)
             total, found, errors, first = _send(client, commands, log, bars.add("warming"))
     except ValueError as error:  # of --ttl, or a LogError
         raise InputError(str(error)) from None

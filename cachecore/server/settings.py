@@ -159,10 +159,13 @@ class Settings:
     max_value: int = in_clients(
         512 << 20, SIZE, "Largest argument of a command, and so the largest value."
     )
-    client_buffer: int = in_clients(
-        1 << 30, SIZE, "Most bytes of one client's unfinished command, and of its unread replies."
+    max_command: int = in_clients(1 << 30, SIZE, "Largest command, all its arguments together.")
+    max_unread: int = in_clients(
+        64 << 20, SIZE, "Replies that a client may leave unread before its commands wait."
     )
-    all_buffers: int = in_clients(2 << 30, SIZE, "Most bytes of these of all clients together.")
+    max_buffered: int = in_clients(
+        1 << 30, SIZE, "Most bytes of all clients' commands and replies under way."
+    )
 
     password: Secret | None = in_access(
         None,
@@ -308,9 +311,14 @@ def _check_snapshot(settings: Settings) -> None:
         raise MisfitError("snapshot_interval", "needs snapshot, the file to write")
 
 
-def _check_buffers(settings: Settings) -> None:
-    if settings.client_buffer < settings.max_value:
-        raise MisfitError("client_buffer", "must be at least max_value, or none could be read")
+def _check_sizes(settings: Settings) -> None:
+    if settings.max_command < settings.max_value:
+        raise MisfitError("max_command", "must be at least max_value, or none could be sent")
+
+
+def _check_ports(settings: Settings) -> None:
+    if settings.metrics_port and settings.metrics_port == settings.port and settings.bind:
+        raise MisfitError("metrics_port", f"must differ from port, {settings.port}")
 
 
 CHECKS: tuple[Callable[[Settings], None], ...] = (
@@ -318,5 +326,6 @@ CHECKS: tuple[Callable[[Settings], None], ...] = (
     _check_remote,
     _check_tls,
     _check_snapshot,
-    _check_buffers,
+    _check_sizes,
+    _check_ports,
 )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cachecore.server.settings import GROUPS, About, Settings, abouts
+from cachecore.server.settings import GROUPS, About, abouts, defaults
 from cachecore.server.values import SIZE, TIME, TIME_OR_ZERO
 
 SIZE_UNITS = ("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)
@@ -24,7 +23,7 @@ HEAD = """\
 def toml(chosen: Mapping[str, tuple[Any, str]]) -> str:
     """All settings with what they mean; those `chosen` are in force: a value, and the reason."""
     lines = [HEAD]
-    group = ""
+    group, known = "", defaults()
     for name, about in abouts():
         if about.group != group:
             group = about.group
@@ -37,7 +36,7 @@ def toml(chosen: Mapping[str, tuple[Any, str]]) -> str:
         else:
             if about.shown:
                 lines.append(f"# By default {about.shown}.")
-            value = _default(name) if about.example is None else about.example
+            value = known[name] if about.example is None else about.example
             lines.append(f"# {name} = {literal(value, about)}\n")
     return "\n".join(lines)
 
@@ -45,10 +44,11 @@ def toml(chosen: Mapping[str, tuple[Any, str]]) -> str:
 def table() -> str:
     """All settings as a table in Markdown."""
     lines = ["| setting | default | what it means |", "|---|---|---|"]
+    known = defaults()
     for name, about in abouts():
         default = about.shown
         if not default:
-            value = _default(name)
+            value = known[name]
             default = "none" if value in (None, ()) else f"`{literal(value, about)}`"
         also = f" Or `{name}_file`: a file that holds it." if about.secret else ""
         lines.append(f"| `{name}` | {default} | {about.meaning}{also} |")
@@ -70,9 +70,3 @@ def literal(value: Any, about: About) -> str:
 
 def _in_units(value: int, units: tuple[tuple[str, int], ...]) -> Any:
     return next((f"{value // size}{unit}" for unit, size in units if value % size == 0), value)
-
-
-def _default(name: str) -> Any:
-    """The default of a setting; None where it depends on the machine."""
-    field = next(field for field in dataclasses.fields(Settings) if field.name == name)
-    return None if field.default is dataclasses.MISSING else field.default
