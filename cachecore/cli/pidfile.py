@@ -41,12 +41,17 @@ class Process(NamedTuple):
             signal.pidfd_send_signal(self.pidfd, number)
 
 
+def folder() -> Path:
+    """Where the state of servers is, if the settings do not say."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "cachecore"
+
+
 def place(settings: Settings, suffix: str) -> Path:
-    """Where the pid file or the log of a server is, if the settings do not say."""
-    folder = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    assert settings.bind or settings.unix_socket
-    name = str(settings.port) if settings.bind else settings.unix_socket.name  # type: ignore[union-attr]
-    return Path(folder).expanduser() / "cachecore" / f"{name}.{suffix}"
+    """The pid file or the log of a server, there."""
+    name = str(settings.port)
+    if not settings.bind and settings.unix_socket is not None:
+        name = settings.unix_socket.name
+    return folder() / f"{name}.{suffix}"
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def start(wait: str, config: str | None, **options: Any) -> None:
     pid_path = settings.pid_file or pidfile.place(settings, "pid")
     log_path = settings.log_file or pidfile.place(settings, "log")
     for path in (pid_path, log_path):
-        if path.parent == pidfile.place(settings, "pid").parent:
+        if path.parent == pidfile.folder():
             _make_folder(path.parent)
     if (running := pidfile.find(pid_path)) is not None:
         click.echo(f"already running: process {running.pid}")
