@@ -17,7 +17,7 @@ class InputError(click.ClickException):
     exit_code = 2
 
 
-class NotRunning(click.ClickException):
+class NotRunning(Failure):
     """There is no server."""
 
     exit_code = 3
