@@ -33,20 +33,26 @@ QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
 VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "stripe", "sum")]
 VECTORS += sorted(glob("src/core/cc_vectors*.c"))
-CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
+RESP = [f"src/core/cc_{unit}.c" for unit in ("out", "resp")]
+SOCKET = ["src/core/cc_socket.c"]
+CORE = sorted({*glob("src/core/*.c")} - {*VECTORS, *RESP, *SOCKET})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 TIERED = ["src/python/cc_tiered.c"]
+SERVE = [f"src/python/cc_{unit}.c" for unit in ("commands", "serve")]
 TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
     "_backlog": [],
     "_bench": [],
-    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
+    "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *SERVE, *TIERED})],
     "_envelope": ["src/core/cc_sum.c"],
     "_flight": [],
     "_load": [],
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],
+    "_resp": [*CORE, *RESP, *SOCKET, *TABLE, *SERVE],
+    "_resp_client": [*CORE, *RESP, *TABLE, *SERVE],
+    "_resp_values": RESP,
     "_simulate": CORE,
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],

@@ -9,7 +9,8 @@ from typing import Any
 
 from cachecore.cli import pidfile
 from cachecore.cli.command import command, config_option, read_settings, setting_options
-from cachecore.cli.failures import Failure
+from cachecore.cli.failures import Failure, InputError
+from cachecore.server.settings import SettingsError
 
 EXAMPLES = [
     ("cachecore serve", "a quarter of the memory, at most 1 GB, on 127.0.0.1:6380"),
@@ -40,5 +41,7 @@ def serve(config: str | None, **options: Any) -> None:
     with pidfile.held(settings.pid_file) if settings.pid_file else nullcontext():
         try:
             run(settings)
-        except OSError as error:  # an address that is taken, a file that cannot be read
+        except SettingsError as error:  # of the files that settings name
+            raise InputError(str(error)) from None
+        except OSError as error:  # an address that is taken
             raise Failure(str(error)) from None

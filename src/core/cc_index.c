@@ -24,7 +24,7 @@ void cc_index_init(cc_index *index)
 
 void cc_index_free(cc_index *index)
 {
-    if (index->chunks != &empty_chunk)
+    if (index->room != 0) /* not by the address: other modules have empty chunks of their own */
         cc_pages_free(index->chunks, index_size(index));
     cc_index_init(index);
 }
@@ -49,7 +49,7 @@ void cc_index_add(cc_index *index, uint32_t hash, uint32_t slot)
     unsigned tag = cc_index_tag(hash);
     uint32_t at = cc_index_home(index, hash);
     cc_matches empty;
-    CC_ASSERT(index->chunks != &empty_chunk);
+    CC_ASSERT(index->room != 0);
     while ((empty = cc_chunk_match(&index->chunks[at], 0)) == 0) {
         cc_chunk *full = &index->chunks[at];
         full->overflow += full->overflow != OVERFLOW_STUCK;

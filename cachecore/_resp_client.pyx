@@ -1,0 +1,329 @@
+"""Clients of the engine and the commands they send; the engine itself is in _resp.pyx.
+
+Thread safety: all of it belongs to the loop's thread.
+"""
+
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint64_t
+from libc.string cimport memmove, memset
+
+from cachecore._resp_values cimport put
+from cachecore.cc_out cimport *
+from cachecore.cc_resp cimport *
+from cachecore.cc_serve cimport *
+
+MAY_CONNECT, MAY_READ, MAY_WRITE, MAY_ADMINISTER = (
+    CC_MAY_CONNECT, CC_MAY_READ, CC_MAY_WRITE, CC_MAY_ADMINISTER)
+MAY_ALL = MAY_CONNECT | MAY_READ | MAY_WRITE | MAY_ADMINISTER
+
+cdef dict HOT = {}  # numbers of the commands that C executes, by name
+cdef int _number = 0
+while cc_hot_name(_number) != NULL:
+    HOT[<bytes>cc_hot_name(_number)] = _number
+    _number += 1
+
+
+cdef class Host:
+    """What a client needs of the engine, which is one."""
+
+    cdef int note(self, Client client) except -1:
+        raise NotImplementedError
+
+    cdef int resolve(self, Pending pending, bytes reply) except -1:
+        raise NotImplementedError
+
+    cdef int nested(self, Client client, bytes raw) except -1:
+        raise NotImplementedError
+
+    cdef int take(self, Client client, char *data, size_t size) except -1:
+        raise NotImplementedError
+
+    cdef int ends(self, Client client) except -1:
+        raise NotImplementedError
+
+    cdef int resume(self, Client client) except -1:
+        raise NotImplementedError
+
+    cdef int close_client(self, Client client, str reason) except -1:
+        raise NotImplementedError
+
+    cdef int choose_slow(self) except -1:
+        raise NotImplementedError
+
+    cpdef flush_all(self):
+        raise NotImplementedError
+
+
+cdef class Command:
+    """A command as the engine executes it, in C (for the names that it knows) or by its handler.
+
+    Args:
+        name: in small letters.
+        arity: number of arguments with the name; negative: at least so many.
+        handler: called as handler(client, args), `args` a list of bytes with the name first; returns
+            the reply. None: C does all of it.
+        flags: as COMMAND tells them; "write", "readonly" and "admin" say what a client needs.
+        keys: places of the first and last key among the arguments, and the step; (0, 0, 0): none.
+        open: may be used before authentication.
+        immediate: is executed, not queued, after MULTI.
+    """
+
+    def __init__(self, name, arity, handler=None, *, flags=(), keys=(0, 0, 0), open=False,
+                 immediate=False):
+        self.name, self.arity, self.handler = name, arity, handler
+        self.flags, self.keys, self.immediate = frozenset(flags), keys, immediate
+        self.needs = (0 if open else MAY_ADMINISTER if "admin" in self.flags
+                      else MAY_WRITE if "write" in self.flags
+                      else MAY_READ if "readonly" in self.flags else MAY_CONNECT)
+        self.hot = HOT.get(name, -1)
+        if handler is None and self.hot < 0:
+            raise ValueError(f"handler must be given: C does not know the command {name!r}")
+
+    def keys_of(self, list args):
+        """The keys among the arguments of a call."""
+        first, last, step = self.keys
+        return args[first:len(args) + last + 1 if last < 0 else last + 1:step] if first else []
+
+
+cdef class Pending:
+    """The place of a reply that comes later; commands that follow go on, their replies wait."""
+
+    def resolve(self, reply):
+        """Gives the reply, an object as handlers return; the first one counts."""
+        if self.reply is None and self.client.closed is None:
+            self.client.engine.resolve(self, encoded(self.client, reply))
+
+    def resolve_raw(self, bytes reply):
+        """Gives the reply as the bytes that the client is to receive."""
+        if self.reply is None and self.client.closed is None:
+            self.client.engine.resolve(self, reply)
+
+
+cdef class Client:
+    """One connection. Handlers read and write what is public here; `state` is a dict for their own.
+
+    Attributes:
+        id, name, user, created (ms of `engine.now`), queue, aborted, watching, touched.
+        prefix: what the keys of its database begin with in the cache: one byte.
+        closed: why it was closed; None while it is open.
+    """
+
+    def __cinit__(self):
+        memset(&self.session, 0, sizeof(self.session))
+        memset(&self.request, 0, sizeof(self.request))
+        memset(&self.out, 0, sizeof(self.out))
+        self.fd = -1
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.input)
+        cc_resp_free(&self.request)
+        cc_out_free(&self.out, cc_serve_release)
+
+    @property
+    def cache(self):
+        return self.engine.cache
+
+    @property
+    def database(self):
+        """The number of its database; settable."""
+        return self.session.database
+
+    @database.setter
+    def database(self, value):
+        self.session.database = value
+        self.prefix = bytes((value,))
+
+    @property
+    def protocol(self):
+        """2 or 3; settable."""
+        return self.session.protocol
+
+    @protocol.setter
+    def protocol(self, value):
+        self.session.protocol = value
+
+    @property
+    def may(self):
+        """What it may do, a sum of MAY_...; 0: it has yet to authenticate. Settable."""
+        return self.session.may
+
+    @may.setter
+    def may(self, value):
+        self.session.may = value
+        self.session.limits = &self.engine.limits if value else &self.engine.strangers
+
+    @property
+    def fileno(self):
+        """Its socket; -1: none of its own."""
+        return self.fd
+
+    @property
+    def transport(self):
+        return self.transport
+
+    @property
+    def unsent_bytes(self):
+        """Bytes of output that have not been sent, or wait for a reply before them."""
+        return cc_out_left(&self.out) + self.held_bytes
+
+    @property
+    def unread_bytes(self):
+        """Bytes of input that have not been executed."""
+        return self.size - self.begin
+
+    def raw(self):
+        """The command that is executed, as the client sent it; inline commands as an array."""
+        if self.raw_data == NULL:
+            raise RuntimeError("raw() is for the handler of a command, while it runs")
+        return raw_of(&self.request, self.raw_data)
+
+    def defer(self):
+        """A Pending for the handler to return: its reply comes later, those after it wait."""
+        cdef Pending pending = Pending.__new__(Pending)
+        pending.client = self
+        return pending
+
+    def write(self, bytes data):
+        """Sends bytes as they are, in front of all replies that are not there yet."""
+        if self.closed is None:
+            cc_out_put(&self.out, data, len(data))
+            self.engine.note(self)
+
+    def push(self, value):
+        """Sends a Push, in front of all replies that are not there yet."""
+        self.write(encoded(self, value))
+
+    def begin_array(self, size_t count):
+        """Begins a reply of `count` parts, which `execute` and `put` then write."""
+        cc_resp_put_head(self.target, b"*", count)
+
+    def put(self, value):
+        """Writes a part of the reply of the command that is executed."""
+        put(self.target, value, self.session.protocol)
+
+    def execute(self, bytes raw):
+        """Executes a command that was queued; its reply becomes a part of the present one."""
+        self.engine.nested(self, raw)
+
+    def watch(self, keys):
+        """Notes in `touched` when one of these keys, with their prefix, is written."""
+        for key in keys:
+            self.engine.watched.setdefault(key, set()).add(self)
+            self.watching = (self.watching or set()) | {key}
+        self.engine.choose_slow()
+
+    def unwatch(self):
+        """Watches nothing any more."""
+        for key in self.watching or ():
+            clients = self.engine.watched[key]
+            clients.discard(self)
+            if not clients:
+                del self.engine.watched[key]
+        self.watching, self.touched = None, False
+        self.engine.choose_slow()
+
+    def close(self, str reason="closed", *, now=False):
+        """Closes it, when what it was to be told has been sent unless `now`."""
+        if now:
+            self.engine.close_client(self, reason)
+        elif self.closed is None:
+            self.ending = True
+            self.reason = reason
+            self.engine.note(self)
+
+    # --- for transports: an asyncio.BufferedProtocol calls these
+
+    def get_buffer(self, hint):
+        return PyMemoryView_FromMemory(self.engine.buffer, BUFFER, PyBUF_WRITE)
+
+    def buffer_updated(self, size_t size):
+        if self.closed is None:
+            self.engine.take(self, self.engine.buffer, size)
+            self.engine.flush_all()
+
+    def eof_received(self):
+        self.engine.ends(self)
+        self.engine.flush_all()
+        return True  # the transport stays open until all is sent
+
+    def connection_lost(self):
+        self.engine.close_client(self, "lost")
+
+    def pause_writing(self):
+        self.choked = True
+
+    def resume_writing(self):
+        self.choked = False
+        self.engine.resume(self)
+        self.engine.flush_all()
+
+
+# --- bytes of commands and replies ----------------------------------------------------------------
+
+cdef bytes encoded(Client client, object reply):
+    cdef cc_out out
+    memset(&out, 0, sizeof(out))
+    try:
+        put(&out, reply, client.session.protocol)
+        if out.failed:
+            raise MemoryError("no memory for a reply")
+        return out.data[:out.size]
+    finally:
+        cc_out_free(&out, cc_serve_release)
+
+
+cdef list arguments(const cc_resp_request *request, const char *data):
+    cdef uint64_t i
+    cdef list args = []
+    for i in range(request.count):
+        args.append(data[request.args[i].at:request.args[i].at + request.args[i].size])
+    return args
+
+
+cdef bytes raw_of(const cc_resp_request *request, char *data):
+    cdef uint64_t i
+    if data[0] != b"*":
+        args = arguments(request, data)
+        parts = [b"*%d\r\n" % len(args)]
+        parts += [b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args]
+        return b"".join(parts)
+    for i in range(1, request.count):
+        data[request.args[i].at - 1] = b"\n"  # where a look-up put the database's number
+    return data[:request.at]
+
+
+cdef str refused(Client client, Command command, list args):
+    """Why a command is not executed; None: it may be."""
+    if command is None:
+        shown = "".join(f"'{arg[:128].decode('utf-8', 'backslashreplace')}' " for arg in args[1:20])
+        name = args[0][:128].decode("utf-8", "backslashreplace")
+        return f"ERR unknown command '{name}', with args beginning with: {shown}"
+    name = command.name.decode()
+    if command.needs & ~client.session.may:
+        if not client.session.may:
+            return "NOAUTH Authentication required."
+        return f"NOPERM this user has no permissions to run the '{name}' command"
+    if len(args) != command.arity if command.arity > 0 else len(args) < -command.arity:
+        return f"ERR wrong number of arguments for '{name}' command"
+    return None
+
+
+cdef int make_room(Client client, size_t more) except -1:
+    """Room for so many bytes more in a client's own buffer, which grows as bytes arrive."""
+    cdef size_t room
+    if client.begin:
+        client.size -= client.begin
+        memmove(client.input, client.input + client.begin, client.size)
+        client.begin = 0
+    if client.room - client.size >= more:
+        return 0
+    room = max(client.room, <size_t>LEAST_INPUT)
+    while room - client.size < more:
+        room *= 2
+    cdef char *grown = <char *>PyMem_RawRealloc(client.input, room)
+    if grown == NULL:
+        raise MemoryError("no memory for what a client sends")
+    client.input, client.room = grown, room
+    return 0

@@ -1,0 +1,6 @@
+# The coarse clocks, of src/core/cc_clock.h.
+
+from libc.stdint cimport int64_t
+
+cdef extern from "cc_clock.h":
+    int64_t cc_clock_ms() noexcept nogil

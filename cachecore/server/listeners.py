@@ -1,0 +1,80 @@
+"""Listening sockets: TCP and Unix."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+BACKLOG = 511
+
+
+def tcp(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address of a host; port 0: any that is free, the same for all.
+
+    Raises:
+        OSError: the name is unknown, or the port taken.
+    """
+    found: list[socket.socket] = []
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        for family, _, _, _, address in infos:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            found.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken = found[0].getsockname()[1] if len(found) > 1 else address[1]
+            listener.bind((address[0], taken, *address[2:]))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+    except OSError:
+        for listener in found:
+            listener.close()
+        raise
+    return found
+
+
+def unix(path: Path, mode: int = 0o600) -> socket.socket:
+    """A listening socket in the file system, which nobody but who may read and write it can use.
+
+    A socket that a dead server left there is replaced, anything else is not.
+
+    Raises:
+        OSError: there is something else at `path`, or a server that listens.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _is_alive(path):
+            path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _created_as(mode):
+            listener.bind(str(path))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _created_as(mode: int) -> Iterator[None]:
+    """What is created meanwhile has at most this mode from its first moment on."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
