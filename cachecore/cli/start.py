@@ -6,8 +6,8 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
-import tempfile
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +23,7 @@ from cachecore.server.values import duration
 
 TAIL = 20  # lines of the log that are shown when it did not start
 MOST_TAIL = 1 << 16  # bytes of them
+CREDENTIALS = struct.Struct("iii")  # of a sender: process, user, group
 EXAMPLES = [
     ("cachecore start", "with the settings of cachecore.toml, or without any"),
     ("cachecore start --port 7000 --memory-limit 4GB", "options go before the file"),
@@ -57,13 +58,14 @@ def start(wait: str, config: str | None, **options: Any) -> None:
     arguments = _arguments({**options, "pid_file": str(pid_path)})
     if source is not None:
         arguments += ["--config", str(source)]
-    with tempfile.TemporaryDirectory(prefix="cachecore-") as folder, _log(log_path) as log:
-        told = os.path.join(folder, "notify")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-            notices.bind(told)
-            begin = os.fstat(log.fileno()).st_size
-            child = _spawn(arguments, log.fileno(), told)
-            problem = _await_ready(child, notices, seconds)
+    with _log(log_path) as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        notices.bind("")  # an abstract name that the kernel chooses: no file, so no disk is needed
+        begin = os.fstat(log.fileno()).st_size
+        child = _spawn(
+            arguments, log.fileno(), notices.getsockname().decode().replace("\0", "@", 1)
+        )
+        problem = _await_ready(child, notices, seconds)
     if problem:
         raise Failure(f"{problem}; the log, {log_path}, says:\n{_tail(log_path, begin)}")
     click.echo(f"started: process {child.pid}, {_places(settings)}, log {log_path}")
@@ -127,7 +129,7 @@ def _await_ready(child: pidfile.Process, notices: socket.socket, seconds: float)
     end = monotonic() + seconds
     while (left := end - monotonic()) > 0:
         ready = [fd for fd, _ in poll.poll(left * 1000)]
-        if notices.fileno() in ready and b"READY=1" in notices.recv(4096).split(b"\n"):
+        if notices.fileno() in ready and _says_ready(notices, child.pid):
             return ""
         if child.pidfd in ready:
             status = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)
@@ -140,6 +142,15 @@ def _await_ready(child: pidfile.Process, notices: socket.socket, seconds: float)
         child.send(signal.SIGKILL)
         child.wait(5)
     return f"it was not ready within {seconds:g} s, and was ended"
+
+
+def _says_ready(notices: socket.socket, pid: int) -> bool:
+    """Whether the next notice says so, and is of that process: anybody can send to the socket."""
+    data, extra, *_ = notices.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
+    senders = [
+        CREDENTIALS.unpack(what)[0] for _, kind, what in extra if kind == socket.SCM_CREDENTIALS
+    ]
+    return senders == [pid] and b"READY=1" in data.split(b"\n")
 
 
 def _tail(path: Path, begin: int) -> str:

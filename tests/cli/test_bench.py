@@ -178,7 +178,7 @@ def test_a_load_checks_what_it_is_given() -> None:
     ]
     for given in wrong:
         with pytest.raises(ValueError, match="must"):
-            Load(*given, b"", pipeline=1)
+            Load(given[0], given[1], given[2], given[3], b"", pipeline=1)
     with pytest.raises(ValueError, match="must"):
         Load([0], keys, gets, sizes, b"", pipeline=0)
     with pytest.raises(OSError, match="epoll_ctl"):

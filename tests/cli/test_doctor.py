@@ -7,6 +7,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cachecore.cli import doctor_checks, doctor_files
+from cachecore.cli import doctor_checks
 from cachecore.server.settings import Settings
 from cli.running import invoke
 from servers import Cluster, Sentinels, Server, ask, free_port, redis_server, tls_redis_server
@@ -95,7 +96,7 @@ def test_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings("--snapshot", "x", "--memory-limit", "1MB", "--unix-socket", "x.sock")
     assert [found[name]["level"] for name in ("snapshot", "disk", "unix_socket")] == ["ok"] * 3
     few = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(doctor_files.shutil, "disk_usage", lambda _path: few)
+    monkeypatch.setattr("cachecore.cli.doctor_files.shutil.disk_usage", lambda _path: few)
     assert findings("--snapshot", "x", "--memory-limit", "1MB")["disk"]["level"] == "warn"
 
 
@@ -124,10 +125,10 @@ def test_of_an_upstream(redis: Server, tmp_path: Path, monkeypatch: pytest.Monke
     found = upstream(f"redis://localhost:{redis.port}", monkeypatch)
     assert [found[name]["level"] for name in ("upstream", "tracking")] == ["ok", "ok"]
     assert "a round trip" in found["distance"]["what"]
-    found = upstream(f"redis://:hush@localhost:{free_port()}", monkeypatch)["upstream"]
-    assert found["level"] == "FAIL"
-    assert "nobody listens" in found["what"]
-    assert "hush" not in json.dumps(found)
+    gone = upstream(f"redis://:hush@localhost:{free_port()}", monkeypatch)["upstream"]
+    assert gone["level"] == "FAIL"
+    assert "nobody listens" in gone["what"]
+    assert "hush" not in json.dumps(gone)
     path = tmp_path / "r.sock"
     server = redis_server(tmp_path / "r", "--requirepass", "a b", "--unixsocket", str(path))
     try:
@@ -172,7 +173,7 @@ def test_of_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_clocks_that_differ(redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = doctor_checks.time.time()
+    now = time.time()
     monkeypatch.setattr("cachecore.cli.doctor_upstream.time.time", lambda: now - 100)
     found = upstream(f"redis://localhost:{redis.port}", monkeypatch)
     assert found["clocks"]["level"] == "warn"

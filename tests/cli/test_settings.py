@@ -19,6 +19,11 @@ from cachecore.server.values import Secret
 NOTHING: dict[str, str] = {}
 
 
+def made(**values: Any) -> Settings:
+    """Settings of values as TOML has them."""
+    return Settings(**values)
+
+
 def write(path: Path, text: str, mode: int = 0o600) -> Path:
     path.write_text(text)
     path.chmod(mode)
@@ -26,7 +31,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def test_values_are_read_as_in_toml() -> None:
-    settings = Settings(
+    settings = made(
         memory_limit="1.5 GB", default_ttl="10min", bind="127.0.0.1, ::1", snapshot="~/warm",
         idle_timeout=0, port="7000", max_stale="0", stall_timeout=2.5,
     )  # fmt: skip
@@ -82,7 +87,7 @@ def test_what_is_wrong_names_the_setting_and_what_was_expected(
     tmp_path: Path, name: str, value: Any, expected: str
 ) -> None:
     with pytest.raises(SettingsError, match=rf"^{name} .*{re.escape(expected)}"):
-        Settings(**{name: value})
+        made(**{name: value})
     with pytest.raises(
         SettingsError, match=rf"^--{name.replace('_', '-')} .*{re.escape(expected)}"
     ):
@@ -98,15 +103,15 @@ def test_what_is_wrong_names_the_setting_and_what_was_expected(
 def test_other_machines_come_in_only_by_a_flag_and_with_a_secret(tmp_path: Path) -> None:
     for address in ("0.0.0.0", "::", "192.0.2.7"):
         with pytest.raises(SettingsError, match="allow_remote = true, and a password"):
-            Settings(bind=address)
+            made(bind=address)
         with pytest.raises(SettingsError, match="needs a password, users_file or tls_cert as well"):
-            Settings(bind=("127.0.0.1", address), allow_remote=True)
+            made(bind=("127.0.0.1", address), allow_remote=True)
         with pytest.raises(SettingsError, match="allow_remote"):
-            Settings(bind=address, password="secret")
-        assert Settings(bind=address, allow_remote=True, password="secret").bind == (address,)
-        Settings(bind=address, allow_remote=True, users_file="users")
-        Settings(bind=address, allow_remote=True, tls_cert="cert", tls_key="key")
-    assert Settings(bind="127.8.9.1,localhost,::1").allow_remote is False
+            made(bind=address, password="secret")
+        assert made(bind=address, allow_remote=True, password="secret").bind == (address,)
+        made(bind=address, allow_remote=True, users_file="users")
+        made(bind=address, allow_remote=True, tls_cert="cert", tls_key="key")
+    assert made(bind="127.8.9.1,localhost,::1").allow_remote is False
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -217,14 +222,14 @@ def test_secrets_are_refused_where_they_would_be_seen(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_are_not_shown(url: str, shown: str) -> None:
-    settings = Settings(upstream=url, password="pw")
+    settings = made(upstream=url, password="pw")
     assert str(settings.upstream) == shown
     assert "pw" not in repr(settings)
     assert "pw" not in f"{settings.upstream} {settings.password!r} {settings}"
     assert settings.upstream is not None
     assert settings.upstream.reveal() == url
     with pytest.raises(SettingsError) as caught:
-        Settings(password="pw\n")
+        made(password="pw\n")
     assert "pw" not in str(caught.value)
 
 
