@@ -6,6 +6,8 @@ import asyncio
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -87,11 +89,8 @@ def run(settings: Settings) -> None:
     Raises:
         OSError: an address is taken, or cannot be listened on.
     """
-    try:
-        from uvloop import run as run_loop
-    except ImportError:
-        run_loop = asyncio.run
-    run_loop(_serve(settings))
+    loops = import_module("uvloop" if find_spec("uvloop") else "asyncio")
+    loops.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
