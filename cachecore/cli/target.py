@@ -73,14 +73,14 @@ class Target:
 
 
 def of_settings(settings: Settings) -> Target:
-    """Where a server with these settings is."""
+    """Where a server with these settings is; the Unix socket rather than TLS."""
     target = Target(
         port=settings.port,
         tls=settings.tls_cert is not None,
         certificate=settings.tls_cert,
         password=settings.password,
     )
-    if not settings.bind:
+    if settings.unix_socket is not None and (target.tls or not settings.bind):
         return replace(target, path=str(settings.unix_socket), tls=False)
     return replace(target, host=ANY.get(settings.bind[0], settings.bind[0]))
 
