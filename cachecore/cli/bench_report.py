@@ -44,7 +44,7 @@ def report(result: Result) -> str:
             f"{name:<6}" + "".join(f"{duration(us * 1e3):>10}" for us in latency.values())
             for name, latency in measured
         ]
-        lines += ["", *histogram(result.counts.sum(axis=0))]
+        lines += ["", "All of them:", *histogram(result.counts.sum(axis=0))]
     lines += ["", *_notes(result)]
     return "\n".join(lines).rstrip()
 

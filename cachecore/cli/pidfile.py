@@ -89,6 +89,8 @@ def find(path: Path) -> Process | None:
         holder = _holder(file)
         if holder is None:
             return None
+        if holder <= 0:  # the kernel knows no number for it here
+            raise Failure(f"pid_file {path} is locked by a process of another container")
         try:
             process = Process(holder, os.pidfd_open(holder))
         except ProcessLookupError:

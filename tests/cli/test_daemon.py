@@ -185,6 +185,17 @@ def test_a_file_that_others_have_locked_is_left_alone(tmp_path: Path, port: int)
     assert path.exists()
 
 
+def test_a_server_of_another_container_is_left_alone(tmp_path: Path, port: int) -> None:
+    if subprocess.run(["unshare", "-pf", "true"], capture_output=True, check=False).returncode:
+        return  # only root may
+    pid = start(port)
+    command = ["unshare", "-pf", "--mount-proc", *COMMAND, "stop", "--port", str(port)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"is locked by a process of another container" in done.stderr
+    assert is_alive(pid)
+
+
 def test_a_server_that_hangs(port: int) -> None:
     pid = start(port)
     os.kill(pid, signal.SIGSTOP)
