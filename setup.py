@@ -44,6 +44,7 @@ TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],
     "_backlog": [],
+    "_bench": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *SERVE, *TIERED})],
     "_envelope": ["src/core/cc_sum.c"],
     "_fingerprint": [],

@@ -346,7 +346,7 @@ def overhead(effort: Effort) -> list[Line]:
 
 
 def import_time(effort: Effort) -> list[Line]:
-    """`import cachecore` where NumPy is imported already."""
+    """Cache, VectorCache and memoize imported where NumPy is already."""
     times = [isolated.run("imports")["ms"] for _ in range(effort.imports)]
     low, median, high = np.percentile(times, (25, 50, 75))
     detail = f"median of {len(times)} fresh processes"

@@ -113,11 +113,11 @@ def _each_nothing(times: int) -> list[int]:
 
 
 def imports() -> dict[str, float]:
-    """Time `import cachecore` after `import numpy`."""
+    """Time the import of the core's names after `import numpy`."""
     import numpy  # noqa: F401
 
     start = perf_counter_ns()
-    import cachecore  # noqa: F401
+    from cachecore import Cache, VectorCache, memoize  # noqa: F401
 
     return {"ms": (perf_counter_ns() - start) / 1e6}
 

@@ -8,8 +8,6 @@ import operator
 import re
 from typing import Any
 
-import numpy as np
-
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?\s*", re.IGNORECASE)
 _UNITS = {unit: 1024**power for power, unit in enumerate(("", "K", "M", "G", "T", "P"))}
 
@@ -145,6 +143,8 @@ def sequence_of(keys: Any) -> list[Any] | tuple[Any, ...]:
 
 def check_rows(out: Any, count: int) -> None:
     """`out` is an array that takes a row of plain items for each of `count` keys."""
+    import numpy as np  # here, so that the command line can read settings without it
+
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.ndim < 1 or out.shape[0] != count:

@@ -45,4 +45,5 @@ need_servers() {
         redis-server redis-tools redis-sentinel
     need "memcached --version" memcached
     need "openssl version" openssl
+    need "systemd-analyze --version" systemd # for the unit in deploy/
 }

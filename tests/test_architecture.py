@@ -23,10 +23,10 @@ LAYERS = [
     {"cc_resp", "cc_socket"},
     {"cc_serve"},
     {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
-    {"errors", "progress", "sentinel", "settings", "stats"},
+    {"errors", "progress", "sentinel", "settings", "stats", "units"},
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_memo", "_payload", "_resp_values", "_safetensors", "_simulate", "_vectors"},
+    {"_bench", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate", "_vectors"},
     {"_resp_client"},
     {"_resp_dispatch"},
     {"_resp"},
@@ -39,7 +39,8 @@ LAYERS = [
     {"_fingerprint", "_prefix", "_texts"},
     {"ml"},
     {"__init__"},
-    {"plan", "server"},
+    {"plan"},
+    {"server"},
     {"cli"},
     {"__main__"},
 ]
@@ -334,8 +335,15 @@ def modules_after(statement: str) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
-def test_the_package_imports_numpy_and_nothing_else_that_must_be_installed() -> None:
-    added = {name.partition(".")[0] for name in modules_after("import cachecore")}
+def test_the_package_imports_nothing_before_it_is_used() -> None:
+    assert {
+        name for name in modules_after("import cachecore") if name.startswith("cachecore.")
+    } == set()
+
+
+def test_the_core_imports_numpy_and_nothing_else_that_must_be_installed() -> None:
+    statement = "from cachecore import Cache, VectorCache, memoize"
+    added = {name.partition(".")[0] for name in modules_after(statement)}
     added -= {name.partition(".")[0] for name in modules_after("import numpy")}
     installed = {name for name in added - sys.stdlib_module_names if "cython_" not in name}
     assert installed == {"cachecore"}

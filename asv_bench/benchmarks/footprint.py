@@ -21,7 +21,7 @@ class Memory(Topic):
 
 
 class Import(Topic):
-    """`import cachecore` beyond NumPy's own import."""
+    """Cache, VectorCache and memoize beyond NumPy's own import."""
 
     unit = "ms"
 

@@ -20,10 +20,11 @@ from rich.table import Table
 from cachecore import Cache
 from cachecore.cli.charts import Line, log_chart
 from cachecore.cli.encoder import Encoder, HashingEncoder, ModelEncoder, Vector
-from cachecore.cli.terminal import Bars, InputError, progress_bars
+from cachecore.cli.failures import InputError
+from cachecore.cli.terminal import Bars, progress_bars
 from cachecore.cli.trial import ROUNDS, Embeddings, Ranking, Run, holders, rank, serve
 from cachecore.cli.workload import EPOCHS, EXPONENT, docstrings, zipf_requests
-from cachecore.plan.units import duration, size
+from cachecore.units import duration, size
 
 BUDGET = 0.25  # of the bytes of all embeddings
 SAMPLE = 4_000  # requests sent without a cache, where all the rest would cost the same
@@ -53,7 +54,7 @@ class Result:
     seconds: float
 
 
-@click.command(short_help="Show what a cache does for embeddings of real text.")
+@click.command()
 @click.option(
     "--seed",
     type=click.IntRange(0),

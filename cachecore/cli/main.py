@@ -7,16 +7,21 @@ from io import TextIOWrapper
 
 
 def main() -> int:
-    """Run the command line and return its exit code: 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line and return its exit code; see `group.EXIT_CODES`."""
     try:
-        import click
-
-        from cachecore.cli.group import cli
+        return _main()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("click", "rich"):
             raise
         print('cachecore: the command line needs: pip install "cachecore-ml[cli]"', file=sys.stderr)
         return 2
+
+
+def _main() -> int:
+    import click
+
+    from cachecore.cli.group import cli
+
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # "µs" on a terminal that knows ASCII only
     try:

@@ -10,20 +10,21 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from cachecore.cli.failures import InputError
 from cachecore.cli.plan_page import page
 from cachecore.cli.plan_report import report
-from cachecore.cli.terminal import Bar, Bars, InputError, progress_bars
+from cachecore.cli.terminal import Bar, Bars, progress_bars
 from cachecore.plan.analysis import TARGETS, Plan, analyze
 from cachecore.plan.logs import FORMATS, Chunk, Log, LogError, open_log
 from cachecore.plan.terms import HIT_LATENCY, MEMORY_PRICE, MISS_LATENCY, VALUE_BYTES, Terms
 from cachecore.plan.trace import collect
-from cachecore.plan.units import duration, seconds_in, size
 from cachecore.settings import positive_int, size_in_bytes
+from cachecore.units import duration, seconds_in, size
 
 ABOVE_0 = click.FloatRange(0, min_open=True)
 
 
-@click.command(short_help="Size a cache for an access log, or say that none is worth it.")
+@click.command()
 @click.argument("log")
 @click.option("--format", type=click.Choice(FORMATS), help="What LOG is, if it does not show.")
 @click.option(

@@ -9,7 +9,7 @@ from cachecore import __version__
 from cachecore.cli.plan_report import MONTH, OURS, facts, money, sizes, slice_length, terms
 from cachecore.cli.svg import Axis, Series, chart, legend
 from cachecore.plan.analysis import Outcome, Plan
-from cachecore.plan.units import amount, duration, size, span
+from cachecore.units import amount, duration, size, span
 
 CLASSES = {
     "LRU": "lru",

@@ -11,7 +11,7 @@ from rich.table import Table
 from cachecore.cli.charts import Line, log_chart
 from cachecore.plan.analysis import Outcome, Plan
 from cachecore.plan.traffic import Slice
-from cachecore.plan.units import amount, duration, size, span
+from cachecore.units import amount, duration, size, span
 
 OURS = "Cache"
 STYLES = {

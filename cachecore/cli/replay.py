@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cachecore import Cache
-from cachecore.cli.terminal import InputError, progress_bars, resident_bytes
+from cachecore.cli.failures import InputError
+from cachecore.cli.terminal import progress_bars, resident_bytes
 from cachecore.plan.logs import FORMATS, LogError, open_log
 from cachecore.plan.sampling import DistinctCounter
-from cachecore.plan.units import size
 from cachecore.settings import positive_int, size_in_bytes
+from cachecore.units import size
 
 DEFAULT_SHARE = 0.1  # of the distinct keys, where no bound is given
 
@@ -50,7 +51,7 @@ class Report:
     rss_growth: int | None
 
 
-@click.command(short_help="Run an access log through a cache.")
+@click.command()
 @click.argument("file")
 @click.option("--maxsize", type=int, help="Entries the cache may hold.")
 @click.option("--max-bytes", metavar="SIZE", help='Bytes the cache may hold, such as "64MB".')

@@ -1,4 +1,4 @@
-"""What the commands share on the terminal: one-line errors, progress bars, memory."""
+"""What the commands share on the terminal: progress bars, memory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from pathlib import Path
 from resource import getpagesize
 from time import monotonic
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-
-class InputError(click.ClickException):
-    """Bad input: one line on stderr and exit code 2."""
-
-    exit_code = 2
 
 
 class Bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cachecore.plan.terms import Settled
-from cachecore.plan.units import amount, duration, size
+from cachecore.units import amount, duration, size
 
 FEW_REPEATS = 0.1  # attainable hit ratio
 LITTLE_FASTER = 0.9  # of the latency without a cache

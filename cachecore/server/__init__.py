@@ -1,1 +1,1 @@
-"""The service: a RESP server over a Cache."""
+"""The service: a RESP server and proxy around one Cache; `service.run(settings)` is all of it."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,15 @@ from cachecore._core import Cache
 from cachecore._resp import Engine
 from cachecore.server import listeners
 from cachecore.server.commands import all_commands
+from cachecore.server.notify import notify
+from cachecore.server.settings import Settings, SettingsError
 
 SWEEP = 1.0  # seconds between two looks for idle and slow clients
+REFUSED = ("password", "users_file", "tls_cert", "upstream")
+LATER = ("snapshot", "metrics_port")
 GRACE = 5.0  # seconds that clients have to take their last replies
+
+log = getLogger("cachecore.server")
 
 
 class Service:
@@ -75,24 +83,50 @@ class Service:
         self._sweeping.cancel()
 
 
-async def serve(service: Service) -> None:
-    """Run until SIGTERM or SIGINT."""
+def run(settings: Settings) -> None:
+    """Run a service until SIGTERM or SIGINT, on uvloop where it is installed.
+
+    Raises:
+        OSError: an address is taken, or cannot be listened on.
+    """
+    loops = import_module("uvloop" if find_spec("uvloop") else "asyncio")
+    loops.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    for name in REFUSED:
+        if getattr(settings, name):
+            raise SettingsError(f"{name} is not served yet")
+    ignored = [name for name in LATER if getattr(settings, name)]
+    if ignored:
+        log.warning("not served yet: %s", ", ".join(ignored))
+    cache: Cache[bytes, Any] = Cache(
+        max_bytes=settings.memory_limit, ttl=settings.default_ttl or None, getsizeof=size_of
+    )
+    service = Service(
+        cache,
+        host=settings.bind[0] if settings.bind else "",
+        port=settings.port if settings.bind else None,
+        unix_socket=settings.unix_socket,
+        max_clients=settings.maxclients,
+        max_bulk=settings.max_value,
+        max_command=settings.max_command,
+        max_output=settings.max_unread,
+        max_buffered=settings.max_buffered,
+        idle_timeout=settings.idle_timeout,
+        command_timeout=settings.stall_timeout,
+        output_timeout=settings.stall_timeout,
+    )
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        service.loop.add_signal_handler(number, stopped.set)
+    for listener in service.listeners:
+        log.info("listening on %s", listener.getsockname())
+    notify("READY=1")
     await stopped.wait()
+    log.info("stopping")
+    notify("STOPPING=1")
     await service.stop()
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 def size_of(value: Any) -> int:

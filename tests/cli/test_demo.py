@@ -14,7 +14,7 @@ from cachecore.cli.charts import Line, log_chart
 from cachecore.cli.encoder import HashingEncoder
 from cachecore.cli.group import cli
 from cachecore.cli.workload import docstrings, zipf_requests
-from cachecore.plan.units import duration, size
+from cachecore.units import duration, size
 
 SMALL = ["demo", "--texts", "400", "--requests", "5000"]
 

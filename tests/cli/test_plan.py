@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from cachecore.cli.group import cli
 from cachecore.cli.svg import Axis, Series, chart
 from cachecore.plan import analysis
-from cachecore.plan.units import duration, seconds_in, span
+from cachecore.units import duration, seconds_in, span
 from plan.traces import skewed
 
 COMMAND = [sys.executable, "-m", "cachecore", "plan"]

@@ -86,7 +86,7 @@ def test_interrupt() -> None:
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from cachecore.cli.main import main; sys.exit(main())"
+        "from cachecore.cli.main import main; sys.argv[1:] = ['replay', '-']; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")

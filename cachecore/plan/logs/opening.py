@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple
 
 from cachecore.plan.logs.chunks import Log, LogError
 from cachecore.plan.logs.columns import ColumnLog, NpzLog, ParquetLog
@@ -27,17 +28,34 @@ LINES: dict[str, Callable[[Source], LineLog]] = {
 COLUMNS: dict[str, type[ColumnLog]] = {"npz": NpzLog, "parquet": ParquetLog}
 FORMATS = (*LINES, *COLUMNS)
 NAMED = re.compile(r"\.(csv|tsv|jsonl|ndjson|npz|parquet)(\.gz|\.zst)?$")
+
+
+class Other(NamedTuple):
+    """A format that a caller adds."""
+
+    knows: Callable[[bytes], bool]
+    reader: Callable[[Source], Any]
+
+
+NO_OTHERS: Mapping[str, Other] = MappingProxyType({})
 MAGIC = {"npz": b"PK\x03\x04", "parquet": b"PAR1"}
 
 
 @contextmanager
-def open_log(path: str, *, format: str | None = None, twice: bool = False) -> Iterator[Log]:
+def open_log(
+    path: str,
+    *,
+    format: str | None = None,
+    twice: bool = False,
+    others: Mapping[str, Other] = NO_OTHERS,
+) -> Iterator[Log]:
     """Open a log by path, `-` for standard input; `twice`: its chunks will be asked for two times.
 
     gzip, Zstandard, .npz, Parquet, MONITOR and JSON Lines are known by their first bytes, CSV and
     TSV by their name, or each by `format`, one of FORMATS; all else is a key a line. Lines are read
     as a stream, columns piece by piece: memory does not grow with the log. What has to be read
-    twice, or not in order, and is a pipe or packed, is first copied to a temporary file.
+    twice, or not in order, and is a pipe or packed, is first copied to a temporary file. `others`
+    are formats besides: by name, what knows one by its first bytes, and what reads it.
 
     Raises:
         LogError: there is no such log, it cannot be read, or is not of that format; also later.
@@ -57,8 +75,11 @@ def open_log(path: str, *, format: str | None = None, twice: bool = False) -> It
             source = Source(name, file, start)
         except OSError as error:
             raise LogError(f"{name}: {error.strerror or error}") from None
-        kind = format or _format(source.head, path)
-        if kind in LINES:
+        known = (name for name, other in others.items() if other.knows(source.head))
+        kind = format or next(known, None) or _format(source.head, path)
+        if kind in others:
+            yield others[kind].reader(source)
+        elif kind in LINES:
             yield LINES[kind](source)
         elif not source.head.startswith(MAGIC[kind]):
             article = "an" if kind == "npz" else "a"

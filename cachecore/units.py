@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|µs|μs|ms|s|min|m|h)\s*")
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(ns|us|µs|μs|ms|s|min|m|h|d)\s*")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0} | {
     "min": 60.0,
     "m": 60.0,
     "h": 3600.0,
+    "d": 86_400.0,
 }
 
 
