@@ -1,0 +1,1 @@
+"""What is served: metrics and a status page over HTTP."""
