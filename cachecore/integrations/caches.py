@@ -39,8 +39,8 @@ def memory_of(cache: Any) -> Cache[Any, Any] | None:
     return next((one for one in shown if isinstance(one, Cache)), None)
 
 
-def name_of(cache: Any) -> str | None:
-    """What a cache calls itself, if anything."""
+def name_of(cache: Any) -> Any:
+    """What a cache calls itself; an empty str: nothing."""
     return getattr(cache, "namespace", None) or getattr(cache, "name", None) or ""
 
 
@@ -56,20 +56,22 @@ def read(cache: Any) -> Reading:
     Raises:
         TypeError: it is neither one of ours nor a `Source`.
     """
-    if isinstance(cache, Source):
+    if isinstance(cache, Source) and not isinstance(cache, type):
         return cache.read()
-    stats = cache.stats() if hasattr(cache, "stats") else None
+    stats = None if isinstance(cache, type) or not hasattr(cache, "stats") else cache.stats()
     if isinstance(stats, TieredStats):
         return _of_tiers(cache, stats)
-    fields: Fields | None = None
+    fields: Fields = {}
     if isinstance(stats, tuple) and hasattr(stats, "_asdict"):
         fields = stats._asdict()
     elif dataclasses.is_dataclass(stats) and not isinstance(stats, type):
         fields = {each.name: getattr(stats, each.name) for each in dataclasses.fields(stats)}
-    if fields is None or not (type(stats).__name__ in _OTHERS or {"hits", "misses"} <= {*fields}):
+    of_kind = _OTHERS.get(type(stats).__name__)
+    if of_kind is not None:
+        return of_kind(cache, fields)
+    if "hits" not in fields or "misses" not in fields:
         raise TypeError(f"cache must be a cache or a Source, not {type(cache).__name__}")
-    other = _OTHERS.get(type(stats).__name__)
-    return _of_memory(cache, fields) if other is None else other(cache, fields)
+    return _of_memory(cache, fields)
 
 
 def _of_memory(cache: Any, fields: Fields, known: tuple[str, ...] = (), **more: Any) -> Reading:
