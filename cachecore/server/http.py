@@ -209,11 +209,12 @@ class StatusServer:
         begun.result()
 
     def stop_thread(self) -> None:
-        """Serve no more."""
+        """Serve no more, and let go of the port."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._end.set)
             self._thread.join()
             self._thread = None
+        self._listener.close()
 
     def __enter__(self) -> Self:
         self.start_thread()

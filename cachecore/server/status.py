@@ -50,7 +50,7 @@ def shown(key: Any) -> str:
 
 def _text(key: bytes) -> str:
     """What bytes say as UTF-8, as far as they are shown; else as they are written in Python."""
-    head = key[: LONGEST_KEY + 1]
+    head = key[: 4 * LONGEST_KEY + 4]  # a character takes 4 bytes at most
     try:
         return getincrementaldecoder("utf-8")().decode(head, final=len(head) == len(key))
     except UnicodeDecodeError:

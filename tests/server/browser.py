@@ -44,6 +44,7 @@ class Browser:
         os.close(ours)
         self._waiting, self._number = b"", 0
         self._session: str | None = None
+        self._target: str | None = None
         self.messages: list[dict[str, Any]] = []
 
     def close(self) -> None:
@@ -83,8 +84,10 @@ class Browser:
     def open(self, url: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         """A new page, in place of the one before; returns when it is loaded."""
         self._session = None
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        if self._target is not None:
+            self.call("Target.closeTarget", targetId=self._target)
+        self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = attached["sessionId"]
         self.messages.clear()
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -118,7 +121,11 @@ class Browser:
 
     def told(self, method: str) -> list[dict[str, Any]]:
         """The parameters of all events of that name since the page was opened."""
-        return [each["params"] for each in self.messages if each.get("method") == method]
+        return [
+            each["params"]
+            for each in self.messages
+            if each.get("method") == method and each.get("sessionId") == self._session
+        ]
 
     def picture(self, path: Path) -> None:
         """Write the whole page as a PNG."""

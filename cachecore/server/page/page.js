@@ -270,7 +270,7 @@ function drawNotices() {
 }
 
 function button(text, pressed, press) {
-  const made = h("button", { type: "button", "aria-pressed": pressed }, text);
+  const made = h("button", { type: "button", "aria-pressed": pressed, title: text }, text);
   made.addEventListener("click", () => { press(); draw(); });
   return made;
 }
