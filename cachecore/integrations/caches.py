@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from cachecore._core import Cache
 from cachecore.integrations.readings import (
@@ -46,7 +46,7 @@ def name_of(cache: Any) -> Any:
 
 def hottest(cache: Any, n: int) -> Sequence[tuple[Any, int]] | None:
     """The keys asked for most often of late, each with how often; None: it does not tell."""
-    source = cache if isinstance(cache, Source) else memory_of(cache)
+    source = cache if _is_source(cache) else memory_of(cache)
     return None if source is None else source.hottest(n)
 
 
@@ -56,8 +56,8 @@ def read(cache: Any) -> Reading:
     Raises:
         TypeError: it is neither one of ours nor a `Source`.
     """
-    if isinstance(cache, Source) and not isinstance(cache, type):
-        return cache.read()
+    if _is_source(cache):
+        return cast(Source, cache).read()
     stats = None if isinstance(cache, type) or not hasattr(cache, "stats") else cache.stats()
     if isinstance(stats, TieredStats):
         return _of_tiers(cache, stats)
@@ -72,6 +72,11 @@ def read(cache: Any) -> Reading:
     if "hits" not in fields or "misses" not in fields:
         raise TypeError(f"cache must be a cache or a Source, not {type(cache).__name__}")
     return _of_memory(cache, fields)
+
+
+def _is_source(cache: Any) -> bool:
+    """As isinstance of a runtime protocol would tell, in a tenth of its time."""
+    return not isinstance(cache, type) and hasattr(cache, "read") and hasattr(cache, "hottest")
 
 
 def _of_memory(cache: Any, fields: Fields, known: tuple[str, ...] = (), **more: Any) -> Reading:

@@ -6,7 +6,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 MEMORY, LOADER = "l0", "loader"  # what is asked before the first tier, and after the last
 Counts = Mapping[str, float]
@@ -97,7 +97,6 @@ class Reading:
     server: ServerReading | None = None
 
 
-@runtime_checkable
 class Source(Protocol):
     """What may be watched as a cache is: a server, say."""
 

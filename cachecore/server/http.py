@@ -52,8 +52,11 @@ _REASONS = {
     500: "Internal Server Error", 503: "Service Unavailable",
 }  # fmt: skip
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_PAGE_POLICY = f"{_NOTHING}; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
-_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_OWN = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
+_KINDS = {
+    "css": "text/css; charset=utf-8", "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
+}  # fmt: skip
 
 
 class Request(NamedTuple):
@@ -350,7 +353,7 @@ def _page() -> dict[str, Answer]:
         if (kind := _KINDS.get(file.name.rpartition(".")[2])) is not None:
             path = "/" if file.name == "page.html" else f"/{file.name}"
             body = file.read_bytes()
-            answers[path] = Answer(body, f"{kind}; charset=utf-8", policy=_PAGE_POLICY)
+            answers[path] = Answer(body, kind, policy=f"{_NOTHING}; {_OWN}")
     return answers
 
 

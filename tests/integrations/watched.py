@@ -112,7 +112,7 @@ class Caches:
                 if self.sessions.get(key) is None:
                     self.sessions[key] = key.encode() * 50
             ids = [len(key) for key in keys]
-            _, found = self.items.gather(ids)
+            self.items.gather(ids)
             self.items.put(ids, [[1.0] * 4] * len(ids))
         self.sessions["large"] = bytes(100_000)
         self.sessions.delete("key1")

@@ -16,7 +16,7 @@ PATIENCE = 60.0  # seconds that the browser may take to answer: the machine may 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-extensions",
-    "--disable-sync", "--remote-debugging-pipe", 
+    "--disable-sync", "--remote-debugging-pipe",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]  # fmt: skip
 
@@ -25,20 +25,17 @@ class Browser:
     """One browser process, and in it one page at a time; `messages` are all that it told."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
-        assert program, "chromium is not installed: see need_browser in ci/common.sh"
+        program = shutil.which("chromium")
+        assert program, "chromium is not installed: see need_watchers in ci/common.sh"
         theirs, self._to = os.pipe()
         self._from, ours = os.pipe()
 
-        def place() -> None:  # where Chromium expects them
-            high = [os.dup(theirs), os.dup(ours)]
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
+        # Chromium expects them as descriptors 3 and 4.
+        place = f'exec "$0" "$@" 3<&{theirs} 4>&{ours}'
         with open(folder / "chromium.log", "wb") as log:
             self._process = subprocess.Popen(
-                [program, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
-                close_fds=False, preexec_fn=place, stdout=log, stderr=log,
+                ["bash", "-c", place, program, *FLAGS, f"--user-data-dir={folder / 'profile'}"],
+                pass_fds=(theirs, ours), stdout=log, stderr=log,
             )  # fmt: skip
         os.close(theirs)
         os.close(ours)

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from cachecore.integrations.prometheus import CacheCollector
+from cachecore.server import http, status
 from cachecore.server.http import StatusServer
 from server.browser import Browser
 
@@ -23,12 +23,12 @@ Serve = Callable[..., StatusServer]
 @contextmanager
 def on_uvloop(server: StatusServer) -> Iterator[StatusServer]:
     """Serve in a loop as that of the service."""
-    begun: Future[Callable[[], None]] = Future()
+    begun: Future[Callable[[], object]] = Future()
 
     async def run() -> None:
         end, loop = asyncio.Event(), asyncio.get_running_loop()
         await server.start()
-        begun.set_result(lambda: loop.call_soon_threadsafe(end.set) and None)
+        begun.set_result(lambda: loop.call_soon_threadsafe(end.set))
         await end.wait()
         await server.close()
 
@@ -62,3 +62,19 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     running = Browser(tmp_path_factory.mktemp("chromium"))
     yield running
     running.close()
+
+
+@pytest.fixture
+def collector() -> CacheCollector:
+    """One that is registered nowhere."""
+    return CacheCollector(None)
+
+
+@pytest.fixture
+def server(collector: CacheCollector, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatusServer]:
+    """A server whose history and page are ten times as fast as usual."""
+    monkeypatch.setattr(http, "INTERVAL", 0.1)
+    monkeypatch.setattr(status, "INTERVAL", 0.1)
+    monkeypatch.setattr(status, "FRESH", 0.1)
+    with StatusServer(collector, port=0, title="ranker-1") as serving:
+        yield serving
