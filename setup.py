@@ -33,7 +33,8 @@ QUIET = ["-Wno-unused-parameter", "-Wno-cast-function-type"]
 DIRECTIVES = {"language_level": 3, "auto_pickle": False, "autotestdict": False}
 VECTORS = [f"src/core/cc_{unit}.c" for unit in ("narrow", "row", "segment", "stripe", "sum")]
 VECTORS += sorted(glob("src/core/cc_vectors*.c"))
-CORE = sorted({*glob("src/core/*.c")} - {*VECTORS})
+PREFIXES = ["src/core/cc_blake2b.c", "src/core/cc_prefixes.c"]
+CORE = sorted({*glob("src/core/*.c")} - {*VECTORS, *PREFIXES})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 TIERED = ["src/python/cc_tiered.c"]
 TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
@@ -42,11 +43,15 @@ MODULES = {
     "_backlog": [],
     "_core": [*CORE, *sorted({*glob("src/python/*.c")} - {*MEMO, *TIERED})],
     "_envelope": ["src/core/cc_sum.c"],
+    "_fingerprint": [],
     "_flight": [],
     "_load": [],
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],
+    "_prefix": ["src/core/cc_index.c", "src/core/cc_pages.c", *PREFIXES],
+    "_safetensors": [],
     "_simulate": CORE,
+    "_texts": [],
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
     "_writes": [],

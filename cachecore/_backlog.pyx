@@ -17,7 +17,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memmove
 
-from cachecore._envelope cimport Later
+from cachecore._envelope cimport later_of
 from cachecore._flight cimport current_era
 from cachecore._payload cimport Codec
 
@@ -153,21 +153,17 @@ cdef class Backlog:
         collector, and what it replaces is released last: no Python code runs amid it."""
         cdef Py_ssize_t at = 0
         cdef Note *note
-        cdef Later later
         replaced = []
         try:
             while at < self.noted:
                 note = &self.notes[at]
-                later = Later.__new__(Later)
-                later.key, later.value = <object>note.key, <object>note.value
-                later.codec, later.namespace = <Codec>note.codec, <bytes>note.namespace
-                later.written, later.soft, later.hard = note.written, note.soft, note.hard
-                later.generation, later.nbytes = note.generation, note.nbytes
+                later = later_of(
+                    <object>note.key, <object>note.value, note.nbytes, <Codec>note.codec,
+                    <bytes>note.namespace, note.written, note.soft, note.hard, note.generation,
+                )
                 wire = <bytes>note.wire
                 replaced.append(self.operations.get(wire))
-                if not self.put_one(wire, later, note.nbytes, note.end):
-                    self.lost += 1
-                    self.lost_bytes += note.nbytes
+                self.put_one(wire, later, note.nbytes, note.end)  # `note` has seen to room for it
                 at += 1
         finally:
             self.forget_notes(at)

@@ -35,3 +35,5 @@ cdef class Later:
 cdef object opened(object data, object key, Codec codec, int64_t now, uint64_t generation,
                    bytes namespace)
 cdef bytes joined(bytes prefix, object key)
+cdef Later later_of(object key, object value, Py_ssize_t nbytes, Codec codec, bytes namespace,
+                    int64_t written, int64_t soft, int64_t hard, uint64_t generation)

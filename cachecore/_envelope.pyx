@@ -266,6 +266,15 @@ cdef class Later:
                     hard=self.hard, load=0, generation=self.generation, namespace=self.namespace)
 
 
+cdef Later later_of(object key, object value, Py_ssize_t nbytes, Codec codec, bytes namespace,
+                    int64_t written, int64_t soft, int64_t hard, uint64_t generation):
+    cdef Later later = Later.__new__(Later)
+    later.key, later.value, later.nbytes = key, value, nbytes
+    later.codec, later.namespace = codec, namespace
+    later.written, later.soft, later.hard, later.generation = written, soft, hard, generation
+    return later
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 @cython.final

@@ -66,3 +66,8 @@ cdef class Level:
     cdef public uint64_t bytes_read, bytes_written
     cdef public dict refused          # what was no value of ours: counts by reason
     cdef readonly Latencies latencies  # of look-ups that were answered
+
+
+cdef bint is_over(Load load) noexcept
+cpdef tuple claim(dict flights, Load load, object keys)
+cpdef object land(dict flights, Load load, object keys)

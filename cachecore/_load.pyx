@@ -54,6 +54,41 @@ cdef class Load:
         return self.era != current_era()
 
 
+cdef bint is_over(Load load) noexcept:
+    """Whether nobody is at it any more: it is none, its thread was not forked, its loop is gone."""
+    return load is None or load.era != current_era() or load.failure is not None
+
+
+cpdef tuple claim(dict flights, Load load, object keys):
+    """The keys that nobody has under way in `flights`, now this load's; (key, load) of the others.
+
+    Like `land`, one step under the GIL where keys compare without running Python code.
+    """
+    cdef list mine = [], others = []
+    cdef Load other
+    for key in keys:
+        other = flights.get(key)
+        if is_over(other):
+            flights[key] = load
+            mine.append(key)
+        else:
+            others.append((key, other))
+    return mine, others
+
+
+cpdef object land(dict flights, Load load, object keys):
+    """End a load: its keys are free, and who waited goes on."""
+    cdef list waiters
+    for key in keys:
+        if flights.get(key) is load:
+            del flights[key]
+    load.ended = True
+    waiters, load.waiters = load.waiters, None
+    if waiters is not None:
+        for wake in waiters:
+            wake()
+
+
 @cython.final
 cdef class Tagged:
     """A value with tags, as the innermost cache keeps it: a look-up of it is never plain C."""

@@ -22,6 +22,7 @@ from types import GenericAlias
 
 from cachecore import async_flight
 from cachecore.sentinel import MISSING
+from cachecore.settings import awaits
 
 cdef extern from "Python.h":
     ctypedef void *vectorcallfunc
@@ -136,7 +137,7 @@ cdef class Memoized:
         self.function = function
         self.key = key
         self.typed = typed
-        self.awaits = is_coroutine_function(function)
+        self.awaits = awaits(function)
         self.flights = {}
         update_wrapper(self, function)
         if self.awaits:
@@ -195,11 +196,6 @@ cdef class Memoized:
         key = self.cache_key(*args, **kwargs)
         self.flights.pop(key, None)
         return self.cache.delete(key)
-
-
-cdef bint is_coroutine_function(object function) except -1:
-    return (inspect.iscoroutinefunction(function)
-            or inspect.iscoroutinefunction(type(function).__call__))
 
 
 cdef int mark(Memoized memo, object function) except -1:

@@ -53,6 +53,3 @@ cdef class Tiered:
                          uint32_t frequency=*)
     cdef int64_t expiry(self, int64_t now, double seconds)
     cdef int64_t end(self, int64_t soft)
-
-
-cdef bint is_over(Load load) noexcept

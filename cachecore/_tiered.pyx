@@ -18,8 +18,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
-from cachecore._flight cimport current_era
 from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Latencies, Level, Load, Tagged
+from cachecore._load cimport claim, land
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
@@ -226,28 +226,11 @@ cdef class Tiered:
 
     def claim(self, Load load, list keys):
         """The keys that nobody has under way, now ours; and (key, load) of the others."""
-        cdef list mine = [], others = []
-        cdef Load other
-        for key in keys:
-            other = self.flights.get(key)
-            if is_over(other):
-                self.flights[key] = load
-                mine.append(key)
-            else:
-                others.append((key, other))
-        return mine, others
+        return claim(self.flights, load, keys)
 
     def land(self, Load load, keys):
         """End a load: its keys are free, and who waited goes on."""
-        cdef list waiters
-        for key in keys:
-            if self.flights.get(key) is load:
-                del self.flights[key]
-        load.ended = True
-        waiters, load.waiters = load.waiters, None
-        if waiters is not None:
-            for wake in waiters:
-                wake()
+        land(self.flights, load, keys)
 
     def overtake(self, keys):
         """Have what is being loaded for these keys kept nowhere, or taken away from tiers again."""
@@ -578,11 +561,6 @@ def own_get(kind):
         raise TypeError(f"kind must be a subclass of Tiered, not {kind!r}")
     cc_tiered_own_get(<PyTypeObject *>kind)
     return kind
-
-
-cdef bint is_over(Load load) noexcept:
-    """Whether nobody is at it any more: it is none, its thread was not forked, its loop is gone."""
-    return load is None or load.era != current_era() or load.failure is not None
 
 
 cdef object no_key(object key):

@@ -4,10 +4,10 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport INT64_MAX, int64_t
 
 from cachecore._arrays cimport bytes_of, holds_objects, is_array
-from cachecore._envelope cimport Later, joined
+from cachecore._envelope cimport Later, joined, later_of
 from cachecore._flight cimport current_era
-from cachecore._load cimport Level, Load, Tagged
-from cachecore._tiered cimport BELIEVED_MS, Tiered, is_over
+from cachecore._load cimport Level, Load, Tagged, is_over
+from cachecore._tiered cimport BELIEVED_MS, Tiered
 from cachecore.cc_tiered cimport cc_key_is_plain
 
 from cachecore.errors import TierError
@@ -143,11 +143,8 @@ cdef class TieredWrites(Tiered):
                         wire, key, value, size, self.codec, self.prefix, now, soft, hard,
                         level.generation,
                     ):
-                        later = Later.__new__(Later)
-                        later.key, later.value, later.codec = key, value, self.codec
-                        later.written, later.soft, later.hard = now, soft, hard
-                        later.generation, later.namespace = level.generation, self.prefix
-                        later.nbytes = size
+                        later = later_of(key, value, size, self.codec, self.prefix, now, soft, hard,
+                                         level.generation)
                         item = (wire, later if level.lazy else later(),
                                 None if hard == INT64_MAX else max(1, hard - now))
                         level.set_many([tuple.__new__(self.item, item)])

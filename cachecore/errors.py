@@ -16,3 +16,7 @@ class TierError(OSError):
 
 class TierTimeoutError(TierError, TimeoutError):
     """A tier did not answer within its deadline. Whether it did what it was asked is not known."""
+
+
+class ShardError(ValueError):
+    """A file of weights is not what it should be: damaged, truncated, or of another kind."""

@@ -4,6 +4,7 @@
 #   ci/bench.sh policy [--traces FOLDER] [--seeds N] [--png FILE]   hit ratios, and build/policy.png
 #   ci/bench.sh vectors [--quick] [--chart FILE] [--page FILE] [ROW ...]   VectorCache, and build/vectors.svg
 #   ci/bench.sh tiers [--quick] [--page FILE] [ROW ...]    TieredCache over LMDB, Redis and memcached
+#   ci/bench.sh ml [--quick] [--page FILE] [ROW ...]       the ML layer; with PyTorch and MiniLM
 #   ci/bench.sh scale [--quick] [TABLE ...]    generated streams of up to 10^8 keys: half an hour
 # Installs the checkout and its `bench` extra into build/bench-venv, which it keeps (BENCH_VENV=
 # names another place). Progress goes to stderr.
@@ -15,12 +16,14 @@ home=${BENCH_VENV:-build/bench-venv}
     need_build_tools
     venv "$home"
 }
-install "$home" ".[bench]" >&2
+extras=bench
+[ "${1-}" != ml ] || extras+=,examples # several hundred MB
+install "$home" ".[$extras]" >&2
 case "${1-}" in
 vectors) need "redis-server --version" redis-server || true ;; # else the table says that it is left out
-tiers) need_servers ;;
+tiers | ml) need_servers ;;
 esac
 case "${1-}" in
-policy | scale | tiers | vectors) exec "$home/bin/python" "asv_bench/$1.py" "${@:2}" ;;
+ml | policy | scale | tiers | vectors) exec "$home/bin/python" "asv_bench/$1.py" "${@:2}" ;;
 esac
 exec "$home/bin/python" asv_bench/table.py "$@"

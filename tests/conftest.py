@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,9 @@ import cachecore
 # A machine may be slow; a failing example is printed in a form that can be replayed.
 hypothesis.settings.register_profile("cachecore", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("cachecore")
+
+# A shell's jobs in the background ignore SIGINT; tests of interruptions send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cachecore._load import Failed, Load
 from cachecore.sentinel import MISSING
+from cachecore.settings import awaits
 from cachecore.tiers.waiting import inside
 
 
@@ -43,9 +44,7 @@ class Loader:
             raise ValueError("loader and loader_many do not go together: one loads the values")
         self._one, self._many, self._timeout = one, many, timeout
         function = one if many is None else many
-        self.awaits = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(type(function), "__call__", None)  # noqa: B004
-        )
+        self.awaits = awaits(function)
 
     def run(self, load: Load, keys: list[Any]) -> list[Any]:
         """The values of keys, MISSING or Failed in place of those that there are not.
