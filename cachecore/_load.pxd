@@ -44,6 +44,13 @@ cdef class Tagged:
 
 
 @cython.final
+cdef class Latencies:
+    cdef uint64_t counts[32]       # item i: of 2^i ... 2^(i + 1) - 1 us
+    cdef readonly double seconds   # all together
+    cpdef void add(self, double seconds) noexcept
+
+
+@cython.final
 cdef class Level:
     cdef readonly object tier
     cdef object get_many, set_many    # of the tier
@@ -58,8 +65,7 @@ cdef class Level:
     cdef public uint64_t hits, misses, errors, timeouts, writes, deletes
     cdef public uint64_t bytes_read, bytes_written
     cdef public dict refused          # what was no value of ours: counts by reason
-    cdef uint64_t latencies[32]
-    cdef int took(self, int64_t begin) except -1
+    cdef readonly Latencies latencies  # of look-ups that were answered
 
 
 cdef bint is_over(Load load) noexcept

@@ -2,16 +2,15 @@
 
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.stdint cimport int64_t
+from libc.stdint cimport uint64_t
 
 from cachecore._flight cimport current_era
-from cachecore.cc_tiered cimport cc_nanoseconds
 
 # What the generators of a cache yield: (one of these, a Level or a Load, what it is about).
 GET, SET, DELETE, ADD, DEMOTE, LOAD, SLEEP, RUN, WAIT = range(9)
 
 cdef enum:
-    LATENCIES = 32  # bucket i counts calls of 2^i ... 2^(i + 1) - 1 microseconds
+    LATENCIES = 32
 
 
 @cython.final
@@ -106,6 +105,25 @@ cdef class Failed:
 
 
 @cython.final
+cdef class Latencies:
+    """How long calls took, by powers of two of a microsecond."""
+
+    cpdef void add(self, double seconds) noexcept:
+        """Count a call that took that long."""
+        cdef uint64_t micros = <uint64_t>(max(seconds, 0) * 1e6)
+        cdef int bucket = 0
+        while micros > 1 and bucket < LATENCIES - 1:
+            micros >>= 1
+            bucket += 1
+        self.counts[bucket] += 1
+        self.seconds += seconds
+
+    def histogram(self):
+        """Calls by how long they took: item i counts those of 2^i ... 2^(i + 1) - 1 us."""
+        return [self.counts[i] for i in range(LATENCIES)]
+
+
+@cython.final
 cdef class Level:
     """A tier as one cache sees it: its counts, its generation, and the writes it has missed."""
 
@@ -116,15 +134,7 @@ cdef class Level:
         self.generation_key = prefix + b"\0generation"
         self.tags = {}
         self.refused = {}
-
-    cdef int took(self, int64_t begin) except -1:
-        cdef int64_t micros = (cc_nanoseconds() - begin) // 1000
-        cdef int bucket = 0
-        while micros > 1 and bucket < LATENCIES - 1:
-            micros >>= 1
-            bucket += 1
-        self.latencies[bucket] += 1
-        return 0
+        self.latencies = Latencies()
 
     def failed(self, error):
         """Count a failure. It may have forgotten its generation: that is read before it is used."""
@@ -141,7 +151,3 @@ cdef class Level:
                                        or ledger.renewal is not None):
             self.ledger = None
         return self.ledger is None
-
-    def histogram(self):
-        """Calls by how long they took: bucket i counts those of 2^i ... 2^(i + 1) - 1 us."""
-        return [self.latencies[i] for i in range(LATENCIES)]

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from cachecore._core cimport Cache
 from cachecore._envelope cimport Sealed
-from cachecore._load cimport Level, Load
+from cachecore._load cimport Latencies, Level, Load
 from cachecore._payload cimport Codec
 
 cdef enum:
@@ -34,6 +34,7 @@ cdef class Tiered:
     cdef public uint64_t loads, load_errors, stale_revalidated, stale_errors, early_refreshes
     cdef public uint64_t negative_hits, overtaken, refreshes_dropped, demotions, demotions_lost
     cdef public uint64_t replayed, ledgers_overflowed, invalidations, distrusts
+    cdef readonly Latencies load_latencies  # of the loader's calls, those that failed included
     cdef public bint handing_down  # `leaving` will be looked at
     cdef public int lost           # invalidation sources that are not there
     cdef object __weakref__        # and no dict: a method that no dict can hide is found at once

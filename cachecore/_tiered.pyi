@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 from typing_extensions import disjoint_base
 
 from cachecore._core import Cache
-from cachecore._load import Level, Load
+from cachecore._load import Latencies, Level, Load
 from cachecore.codecs import Codec
 from cachecore.tiers.loading import Loader
 
@@ -55,6 +55,8 @@ class Tiered:
     invalidations: int
     distrusts: int
     lost: int
+    @property
+    def load_latencies(self) -> Latencies: ...
     def now_ms(self) -> int: ...
     def get(self, key: Any, default: Any = None) -> Any: ...
     def get_many(self, keys: Iterable[Any], default: Any = None) -> list[Any]: ...

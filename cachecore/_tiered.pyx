@@ -18,7 +18,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from cachecore._arrays cimport is_array, snapshot
 from cachecore._core cimport Cache, put
 from cachecore._envelope cimport Sealed, joined, opened
-from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Level, Load, Tagged, claim, land
+from cachecore._load cimport OP_GET, OP_RUN, OP_WAIT, Latencies, Level, Load, Tagged
+from cachecore._load cimport claim, land
 from cachecore.cc_slots cimport cc_owned
 from cachecore.cc_table cimport *
 from cachecore.cc_tiered cimport cc_clock_unix_ms, cc_counted_hit, cc_key_is_plain, cc_nanoseconds
@@ -59,6 +60,7 @@ cdef class Tiered:
         self.levels = []
         self.tag_epochs = {}
         self.leaving = {}
+        self.load_latencies = Latencies()
 
     cdef int64_t now(self) except? -1:
         if self.timer is not None:
@@ -313,7 +315,7 @@ cdef class Tiered:
             begin, partly = cc_nanoseconds(), False
             try:
                 datas = yield OP_GET, level, wires
-                level.took(begin)
+                level.latencies.add((cc_nanoseconds() - begin) * 1e-9)
             except Exception as error:
                 level.failed(error)
                 failed.append(level)

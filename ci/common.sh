@@ -39,6 +39,12 @@ install() {
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
 
+# What looks at metrics and at the status page in tests: a real Prometheus and a real browser.
+need_watchers() {
+    need "prometheus --version && promtool --version" prometheus
+    need "chromium --version" chromium
+}
+
 # The servers that the tests of tiers start themselves.
 need_servers() {
     need "redis-server --version && redis-cli --version && redis-sentinel --version" \

@@ -9,6 +9,7 @@ source "$(dirname "$0")/common.sh"
 need_build_tools
 minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
 need_servers
+need_watchers
 need "$python -c 'import test.mapping_tests, test.test_dict'" "libpython3.$minor-testsuite"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

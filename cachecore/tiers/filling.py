@@ -165,6 +165,7 @@ class Filling(Generations):
         except Exception as error:
             values = [Failed(error)] * len(keys)
         spent = perf_counter() - begin
+        self.load_latencies.add(spent)
         self.told(load, "load", len(keys), spent)
         now = self.now_ms()
         kept, gone = [], []

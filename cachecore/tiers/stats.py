@@ -32,7 +32,9 @@ class TierStats(NamedTuple):
     owed: int
     """Writes, deletions and invalidations that it has missed, and that are to be made up for."""
     latencies: list[int]
-    """Look-ups by how long they took: item i counts those of 2^i ... 2^(i + 1) - 1 us."""
+    """Look-ups that it answered: item i counts those that took 2^i ... 2^(i + 1) - 1 us."""
+    seconds: float
+    """How long they took together."""
     own: dict[str, int]
     """What the tier and its wrappers counted themselves."""
 
@@ -71,6 +73,10 @@ class TieredStats(NamedTuple):
     """Refreshes not begun because there was too much to do in the background."""
     ledgers_overflowed: int
     """Times that a tier had missed more than was remembered, and was made void."""
+    load_latencies: list[int]
+    """Calls of the loader, those that failed included, by how long they took, as of a tier."""
+    load_seconds: float
+    """How long they took together."""
 
     @property
     def hit_ratio(self) -> float:
@@ -91,7 +97,8 @@ def _of_level(level: Level) -> TierStats:
         level.bytes_written,
         dict(level.refused),
         0 if level.ledger is None else len(level.ledger),
-        level.histogram(),
+        level.latencies.histogram(),
+        level.latencies.seconds,
         level.tier.stats(),
     )
 
@@ -115,4 +122,6 @@ def collect(cache: TieredCache) -> TieredStats:
         cache.replayed,
         cache.refreshes_dropped,
         cache.ledgers_overflowed,
+        cache.load_latencies.histogram(),
+        cache.load_latencies.seconds,
     )

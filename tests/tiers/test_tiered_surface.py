@@ -46,11 +46,14 @@ def test_every_look_up_is_answered_somewhere(make: Make, store_at: Open, clock: 
     assert stats.l0.hits + stats.l0.misses == asked
     assert stats.hit_ratio == stats.l0.hit_ratio
     assert stats.loads == len(source.asked)
+    assert sum(stats.load_latencies) == source.calls
+    assert stats.load_seconds > 0
     for tier in stats.tiers:
         assert tier.errors == tier.timeouts == tier.owed == 0
         assert sum(tier.refused.values()) <= tier.misses
         assert sum(tier.latencies) > 0
         assert len(tier.latencies) == 32
+        assert tier.seconds > 0
     first, second = stats.tiers
     assert second.hits + second.misses <= first.misses
     check_shared(cache.l0)

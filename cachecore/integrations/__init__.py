@@ -1,0 +1,1 @@
+"""What connects caches to other people's systems: one foreign API a file."""
