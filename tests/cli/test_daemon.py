@@ -64,8 +64,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_the_line_of_the_issue() -> None:
-    port = free_port()
+def test_the_line_of_the_issue(port: int) -> None:
     quiet = "sed -i s/^metrics_port/#metrics_port/ cachecore.toml"  # a port that others may have
     line = (
         f"cachecore init --port {port} && {quiet} && cachecore start && cachecore set k v &&"
