@@ -17,6 +17,7 @@ MAY_ALL: int
 log: Logger
 
 def counted_bytes(client: Client) -> int: ...
+
 @disjoint_base
 class Engine(Dispatcher):
     clients: dict[int, Client]

@@ -3,6 +3,7 @@
 #   ci/bench.sh [--quick] [--json] [--png FILE] [ROW ...]      ci/bench.sh --help names the rows
 #   ci/bench.sh policy [--traces FOLDER] [--seeds N] [--png FILE]   hit ratios, and build/policy.png
 #   ci/bench.sh vectors [--quick] [--chart FILE] [--page FILE] [ROW ...]   VectorCache, and build/vectors.svg
+#   ci/bench.sh server [--quick] [ROW ...]    the RESP server against redis-server, by redis-benchmark
 #   ci/bench.sh tiers [--quick] [--page FILE] [ROW ...]    TieredCache over LMDB, Redis and memcached
 #   ci/bench.sh scale [--quick] [TABLE ...]    generated streams of up to 10^8 keys: half an hour
 # Installs the checkout and its `bench` extra into build/bench-venv, which it keeps (BENCH_VENV=
@@ -18,9 +19,10 @@ home=${BENCH_VENV:-build/bench-venv}
 install "$home" ".[bench]" >&2
 case "${1-}" in
 vectors) need "redis-server --version" redis-server || true ;; # else the table says that it is left out
-tiers) need_servers ;;
+server | tiers) need_servers ;;
 esac
 case "${1-}" in
+server) exec "$home/bin/python" asv_bench/server_load.py "${@:2}" ;;
 policy | scale | tiers | vectors) exec "$home/bin/python" "asv_bench/$1.py" "${@:2}" ;;
 esac
 exec "$home/bin/python" asv_bench/table.py "$@"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 from cachecore import Cache
 from cachecore.server.service import Service, run, serve, size_of
 
 
 async def main(port: str, path: str, *options: str) -> None:
-    limits = dict(option.split("=") for option in options)
+    pairs = (option.split("=") for option in options)
+    limits: dict[str, Any] = {name: int(value) for name, value in pairs}
     service = Service(
         Cache(max_bytes="256MB", getsizeof=size_of),
         port=int(port),
         unix_socket=Path(path),
-        **{name: int(value) for name, value in limits.items()},
+        **limits,
     )
     await serve(service)
     counts = service.engine

@@ -410,7 +410,7 @@ def test_quit_is_answered_and_what_follows_is_not() -> None:
         (array(b"MGET", *[b"k"] * 100), {"output_timeout": 1e-9}, "output"),
     ],
 )
-def test_who_is_silent_or_slow_goes(data: bytes, options: dict[str, float], reason: str) -> None:
+def test_who_is_silent_or_slow_goes(data: bytes, options: dict[str, Any], reason: str) -> None:
     with talk(**options) as each:
         each.engine.cache[b"\0k"] = b"x" * BIG
         each.socket.send(data)
