@@ -26,7 +26,7 @@ class Server:
 
 
 @contextmanager
-def _running(command: Sequence[str]) -> Iterator[Server]:
+def running(command: Sequence[str]) -> Iterator[Server]:
     """Run a server; {port} and {folder} in its command stand for a free port and its folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,10 +57,10 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 def redis_server(*options: str) -> AbstractContextManager[Server]:
     """Run a Redis that keeps nothing on the disk."""
     command = "redis-server --port {port} --bind 127.0.0.1 --appendonly no --dir {folder} --save"
-    return _running([*command.split(), "", *options])
+    return running([*command.split(), "", *options])
 
 
 def memcached_server() -> AbstractContextManager[Server]:
     """Run a memcached with 256 MB."""
     user = ["-u", "root"] if os.getuid() == 0 else []
-    return _running([*"memcached -p {port} -l 127.0.0.1 -U 0 -m 256".split(), *user])
+    return running([*"memcached -p {port} -l 127.0.0.1 -U 0 -m 256".split(), *user])

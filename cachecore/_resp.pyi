@@ -16,6 +16,8 @@ O_RDONLY: int
 MAY_ALL: int
 log: Logger
 
+def counted_bytes(client: Client) -> int: ...
+
 @disjoint_base
 class Engine(Dispatcher):
     clients: dict[int, Client]

@@ -16,6 +16,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPROTO
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memmove, memset
+from posix.unistd cimport close as close_descriptor
 
 from cachecore._core cimport Cache
 from cachecore._resp_client cimport BUFFER, LEAST_INPUT, Client, Command
@@ -28,7 +29,6 @@ from cachecore.cc_socket cimport *
 
 from logging import getLogger
 from os import O_CLOEXEC, O_RDONLY
-from os import close as close_descriptor
 from os import open as open_descriptor
 
 from cachecore._resp_client import MAY_ALL
@@ -36,6 +36,7 @@ from cachecore._resp_client import MAY_ALL
 cdef enum:
     MOST_SPARES = 64              # buffers for output that are kept
     LARGEST_SPARE = 256 * 1024
+    LEAST_RECEIVED = 4096         # bytes that there is room for
     MOST_READY = 256              # clients looked at together
     ROUNDS = 16                   # of looking, until the loop has its turn
     MOST_ACCEPTED = 64            # connections taken at once
@@ -57,7 +58,7 @@ cdef class Engine(Dispatcher):
         max_args, max_bulk, max_command: arguments, bytes of one, bytes of a command in all.
         max_output: bytes of replies that a client leaves unread until its commands wait; as many
             bytes of commands may wait then.
-        max_buffered: bytes of input and output of all clients; who needs more then is closed.
+        max_buffered: bytes of input and output of all clients; beyond, who has most is closed.
         idle_timeout, command_timeout, output_timeout: seconds without a command, until a command
             is complete (as long again for each MiB of it), without reading replies; 0: for ever.
         proxy: absent keys are left to `intercept` by the commands that C executes.
@@ -288,7 +289,7 @@ cdef class Engine(Dispatcher):
             if size > 0:
                 return self.take(client, self.buffer, size)
         else:
-            make_room(client, LEAST_INPUT)
+            make_room(client, LEAST_RECEIVED)
             size = cc_socket_receive(client.fd, client.input + client.size,
                                      client.room - client.size)
             if size > 0:
@@ -340,14 +341,14 @@ cdef class Engine(Dispatcher):
         return self.note(client)
 
     cdef int count(self, Client client) except -1:
-        """Counts the memory of a client's buffers; who has too much of what there is, goes."""
+        """Counts the memory of a client's buffers; when it is too much in all, who has most goes."""
         cdef size_t held = client.room + client.held_bytes + client.queued
         if client.unsent:
             held += client.out.room + client.out.pointed
         self.buffered += held - client.counted
         client.counted = held
-        if self.buffered > self.max_buffered and held > LARGEST_SPARE:
-            self.close_client(client, "memory")
+        while self.buffered > self.max_buffered:
+            self.close_client(max(self.clients.values(), key=counted_bytes), "memory")
         return 0
 
     cdef int resume(self, Client client) except -1:
@@ -561,6 +562,11 @@ cdef class Engine(Dispatcher):
 
 
 # --- what the engine's methods share --------------------------------------------------------------
+
+def counted_bytes(Client client):
+    """Bytes of a client's buffers, as they were counted last."""
+    return client.counted
+
 
 cdef int make_room(Client client, size_t more) except -1:
     """Room for so many bytes more in a client's own buffer, which grows as bytes arrive."""

@@ -33,6 +33,11 @@ c_program vectorstest -O1 -fsanitize=thread
 c_program historytest -O1 -fsanitize=thread
 "$work/historytest" 1 threads
 
+say "ten million requests and replies, broken and cut at random"
+gcc -std=gnu11 -O1 -g -DCC_DEBUG -fsanitize=address,undefined -Isrc/core \
+    tests/core/respfuzz.c src/core/cc_resp.c src/core/cc_out.c -lm -o "$work/respfuzz"
+"$work/respfuzz" 100
+
 say "millions of operations, hundreds of deaths, as they are released"
 c_program historytest -O3
 c_program crashtest -O3

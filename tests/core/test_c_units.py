@@ -26,7 +26,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "program", ["selftest", "segmenttest", "vectorstest", "crashtest", "historytest"]
+    "program", ["selftest", "segmenttest", "vectorstest", "crashtest", "historytest", "respfuzz"]
 )
 def test_a_c_program_passes(program: str, folder: Path) -> None:
     source, binary = ROOT / "tests" / "core" / f"{program}.c", folder / program
