@@ -1,6 +1,6 @@
 """Measure the server against redis-server by redis-benchmark: `ci/bench.sh server`, a table.
 
-python asv_bench/server_load.py [--quick] [--json] [ROW ...]
+python asv_bench/server.py [--quick] [--json] [ROW ...]
 
 Both servers run at once and take turns, each followed by the other at once, so that what slows the
 machine slows both; a ratio is of one round. Beside the requests a second that the load generator

@@ -24,93 +24,32 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from email.utils import formatdate
 from importlib.resources import files
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import parse_qs
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from cachecore.integrations.prometheus import CacheCollector
+from cachecore.server.http_messages import NOTHING, Answer, RefusedError, Request, parse, to_bytes
 from cachecore.server.status import INTERVAL, Status
 
 MOST_CLIENTS = 64  # connections at a time
 LONGEST_HEAD = 8192  # bytes of a request
 TIME_TO_ASK = 5.0  # seconds that a request may take to come
 TIME_TO_TAKE = 10.0  # seconds that its answer may take to leave
+PAUSE = 1.0  # seconds without new clients when no descriptor is left
 LINGER = 1.0  # seconds that are waited for a client's end, so that it can read its answer
 
 _log = logging.getLogger("cachecore")
 _servers: weakref.WeakSet[StatusServer] = weakref.WeakSet()
-_REQUEST = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:\d{1,5})?")
-_REASONS = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 421: "Misdirected Request", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 503: "Service Unavailable",
-}  # fmt: skip
-_NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _OWN = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 _KINDS = {
     "css": "text/css; charset=utf-8", "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
 }  # fmt: skip
-
-
-class Request(NamedTuple):
-    """The head of a request."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    """By name in lower case; of several of one name, the last."""
-
-
-class RefusedError(Exception):
-    """Why a request is not answered: a status and a sentence."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class Answer(NamedTuple):
-    """The answer to a request."""
-
-    body: bytes
-    kind: str = "text/plain; charset=utf-8"
-    status: int = 200
-    policy: str = _NOTHING
-
-
-def parse(head: bytes) -> Request:
-    """A request from its lines, an empty one at their end.
-
-    Raises:
-        RefusedError: it is no request, or not one for this server.
-    """
-    first, *lines = head[:-4].split(b"\r\n")
-    request = _REQUEST.fullmatch(first)
-    if request is None:
-        raise RefusedError(400, "This is no request of HTTP/1.0 or 1.1 for a path.")
-    headers: dict[str, str] = {}
-    for line in lines:
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise RefusedError(400, "A line of the request is no header.")
-        name = header[1].decode().lower()
-        if name in headers and name in ("host", "content-length"):
-            raise RefusedError(400, f"There are two {name} headers.")
-        headers[name] = header[2].decode("latin-1")
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise RefusedError(400, "A request has no body here.")
-    if "host" not in headers and request[3] == b"1":
-        raise RefusedError(400, "There is no Host header.")
-    path, _, query = request[2].decode().partition("?")
-    return Request(request[1].decode(), path, query, headers)
 
 
 class StatusServer:
@@ -144,7 +83,7 @@ class StatusServer:
         hosts: Iterable[str] = (),
         keys: bool | None = None,
         registry: CollectorRegistry | None = None,
-        health: Callable[[], str] = str,
+        health: Callable[[], str] = lambda: "",
         title: str = "",
     ) -> None:
         if isinstance(hosts, str):
@@ -160,8 +99,9 @@ class StatusServer:
         if keys is None:
             keys = _is_loopback(self._listener.getsockname()[0])
         self._status = Status(collector, title or socket.gethostname(), keys)
-        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._server: asyncio.Server | None = None
+        self._clients: dict[asyncio.Task[None], socket.socket] = {}
+        self._sampling: asyncio.Task[None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
         _servers.add(self)
 
@@ -172,21 +112,21 @@ class StatusServer:
 
     async def start(self) -> None:
         """Listen, and keep a history, until `close`."""
-        self._server = await asyncio.start_server(
-            self._connected, sock=self._listener, limit=LONGEST_HEAD
-        )
-        self._sampling = asyncio.create_task(self._sample())
+        self._loop = asyncio.get_running_loop()
+        self._sampling = self._loop.create_task(self._sample())
+        self._begin_accepting()
 
     async def close(self) -> None:
         """Stop listening, and end what is being served."""
-        if self._server is not None:
-            self._server.close()
-            self._sampling.cancel()
+        if self._sampling is not None:
+            self._loop.remove_reader(self._listener)
+            if self._pause is not None:
+                self._pause.cancel()
             tasks = [self._sampling, *self._clients]
-            for writer in self._clients.values():
-                writer.transport.abort()
+            for task in tasks:
+                task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # their connections are closed now
+            self._sampling = None
         self._listener.close()
 
     def start_thread(self) -> None:
@@ -195,7 +135,6 @@ class StatusServer:
 
         async def run() -> None:
             self._end = asyncio.Event()
-            self._loop = asyncio.get_running_loop()
             try:
                 await self.start()
             except BaseException as error:
@@ -229,6 +168,8 @@ class StatusServer:
     def forget(self) -> None:
         """Let go of what another process, of which this is a fork, listens on."""
         self._listener.close()
+        for client in self._clients.values():
+            client.close()
         self._thread = None
 
     async def _sample(self) -> None:
@@ -241,52 +182,69 @@ class StatusServer:
 
     # --- a connection
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            if len(self._clients) >= MOST_CLIENTS:
-                text = f"There are {MOST_CLIENTS} clients already.\n"
-                writer.write(_bytes(Answer(text.encode(), status=503)))
-                return
-            self._clients[task] = writer
-            await self._serve(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # it has gone, or does not take its answer
-        finally:
-            self._clients.pop(task, None)
-            writer.transport.abort()  # all that it was to get has left
+    def _begin_accepting(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = True
+    def _accept(self) -> None:
         try:
-            try:
-                async with asyncio.timeout(TIME_TO_ASK):
-                    head = await reader.readuntil(b"\r\n\r\n")
-            except TimeoutError:
-                raise RefusedError(408, "The request took too long.") from None
-            except asyncio.LimitOverrunError:
-                raise RefusedError(431, f"A request is at most {LONGEST_HEAD} bytes.") from None
-            request = parse(head)
-            body = request.method != "HEAD"
+            client, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no descriptor is left: it would be tried again at once, again and again
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(PAUSE, self._begin_accepting)
+            return
+        client.setblocking(False)
+        if len(self._clients) >= MOST_CLIENTS:
+            with contextlib.suppress(OSError):
+                client.send(to_bytes(RefusedError(503, "There are too many clients.").answer))
+            client.close()
+            return
+        task = self._loop.create_task(self._serve(client))
+        self._clients[task] = client
+        task.add_done_callback(lambda task: self._clients.pop(task).close())
+
+    async def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it has gone, or does not take its answer in time
+            data = await self._exchange(client)
+            async with asyncio.timeout(TIME_TO_TAKE):
+                await self._loop.sock_sendall(client, data)
+            client.shutdown(socket.SHUT_WR)
+            # A close with something unread is a reset, which may overtake the answer.
+            async with asyncio.timeout(LINGER):
+                while await self._loop.sock_recv(client, LONGEST_HEAD):
+                    pass
+
+    async def _exchange(self, client: socket.socket) -> bytes:
+        """What to send to a client for what it has sent."""
+        try:
+            request = parse(await self._head(client))
+        except RefusedError as refusal:
+            return to_bytes(refusal.answer)
+        try:
             answer = self._answer(request)
         except RefusedError as refusal:
-            answer = Answer(f"{refusal}\n".encode(), status=refusal.status)
-        except OSError:
-            raise
+            answer = refusal.answer
         except Exception:
             _log.exception("cachecore: a request of the status page failed")
             answer = Answer(b"This failed; the log says why.\n", status=500)
-        writer.transport.set_write_buffer_limits(0)
-        writer.write(_bytes(answer, body))
-        async with asyncio.timeout(TIME_TO_TAKE):
-            await writer.drain()
-        writer.write_eof()
-        # A close with something unread is a reset, which may overtake the answer.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
-                while await reader.read(LONGEST_HEAD):
-                    pass
+        return to_bytes(answer, request.method != "HEAD")
+
+    async def _head(self, client: socket.socket) -> bytes:
+        """The lines of a request, without the empty one."""
+        head = b""
+        try:
+            async with asyncio.timeout(TIME_TO_ASK):
+                while b"\r\n\r\n" not in head:
+                    if len(head) >= LONGEST_HEAD:
+                        raise RefusedError(431, f"A request is at most {LONGEST_HEAD} bytes.")
+                    part = await self._loop.sock_recv(client, LONGEST_HEAD)
+                    if not part:
+                        raise ConnectionResetError
+                    head += part
+        except TimeoutError:
+            raise RefusedError(408, "The request took too long.") from None
+        return head.partition(b"\r\n\r\n")[0]
 
     # --- what it asks for
 
@@ -327,25 +285,6 @@ class StatusServer:
         return True
 
 
-def _bytes(answer: Answer, body: bool = True) -> bytes:
-    lines = [
-        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}",
-        f"Date: {formatdate(usegmt=True)}",
-        f"Content-Type: {answer.kind}",
-        f"Content-Length: {len(answer.body)}",
-        "Connection: close",
-        "Cache-Control: no-store",
-        "X-Content-Type-Options: nosniff",
-        "Referrer-Policy: no-referrer",
-        "Cross-Origin-Resource-Policy: same-origin",
-        f"Content-Security-Policy: {answer.policy}",
-    ]
-    if answer.status == 405:
-        lines.append("Allow: GET, HEAD")
-    head = "\r\n".join([*lines, "", ""]).encode()
-    return head + answer.body if body else head
-
-
 def _page() -> dict[str, Answer]:
     """The files of the page, by path."""
     answers = {}
@@ -353,18 +292,19 @@ def _page() -> dict[str, Answer]:
         if (kind := _KINDS.get(file.name.rpartition(".")[2])) is not None:
             path = "/" if file.name == "page.html" else f"/{file.name}"
             body = file.read_bytes()
-            answers[path] = Answer(body, kind, policy=f"{_NOTHING}; {_OWN}")
+            answers[path] = Answer(body, kind, policy=f"{NOTHING}; {_OWN}")
     return answers
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=MOST_CLIENTS)
+        listener = socket.create_server((host, port), family=family, backlog=MOST_CLIENTS)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot listen on {host} port {port}: {error.strerror}"
-        ) from error
+        text = f"cannot listen on {host} port {port}: {error.strerror}"
+        raise OSError(error.errno, text) from error
+    listener.setblocking(False)
+    return listener
 
 
 def _is_loopback(address: str) -> bool:

@@ -193,7 +193,7 @@ def test_every_metric_is_in_some_exposition(made: Caches, collector: CacheCollec
     found = {name for name, _ in scrape(collector)}
     for metric in METRICS:
         ending = {"counter": "_total", "gauge": "", "histogram": "_count"}[metric.kind]
-        if metric.name != "feature_events":  # of a FeatureCache
+        if metric.name != "feature_events":  # of a FeatureCache: test_ml.py
             assert f"cachecore_{metric.name}{ending}" in found
 
 

@@ -237,7 +237,7 @@ def test_an_error_of_ours_is_told_and_logged(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> str:
-        raise RuntimeError("a secret")
+        raise ConnectionError("a secret")
 
     server = serve(health=fail)
     answer = get(server, "/healthz")

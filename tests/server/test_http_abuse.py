@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 
@@ -76,7 +77,7 @@ def test_clients_are_bounded_and_those_who_leave_make_room(serve: Serve) -> None
 def test_clients_that_break_off_leave_nothing(serve: Serve) -> None:
     server = serve()
     before = len(os.listdir("/proc/self/fd"))
-    for at in range(300):
+    for at in range(150):
         with connected(server) as client:
             if at % 3:
                 client.sendall(b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n"[: at % 5])
@@ -103,6 +104,27 @@ def test_many_at_once_are_all_answered(serve: Serve) -> None:
     for thread in threads:
         thread.join()
     assert statuses == [200] * 160
+
+
+def test_without_descriptors_it_waits_and_goes_on(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "PAUSE", 0.02)
+    server = serve()
+    assert get(server, "/healthz").status == 200  # what is needed for an answer is there
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = socket.socket()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+    try:
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(CLIENT_PATIENCE)
+        client.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+        eventually(lambda: server._pause)
+        assert not server._clients
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert response(read_all(client)).status == 200
+    client.close()
 
 
 # --- begin and end

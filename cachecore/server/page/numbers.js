@@ -11,7 +11,7 @@ export function short(n) {
   return n >= 100 || Number.isInteger(n) ? whole(n) : three(n);
 }
 export const three = n =>
-  n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n.toFixed(2).replace(/\.?0+$/, "");
+  n >= 100 ? n.toFixed(0) : n.toFixed(n >= 10 ? 1 : 2).replace(/\.?0+$/, "");
 export const percent = r => (r === null ? "–" : (r * 100).toFixed(1) + " %");
 export function bytes(n) {
   for (const [unit, power] of [
