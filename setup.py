@@ -60,6 +60,7 @@ MODULES = {
     "_safetensors": [],
     "_simulate": CORE,
     "_texts": [],
+    "_snapshot": [*CORE, *TABLE],
     "_tiered": [*CORE, *TABLE, *TIERED],
     "_vectors": [*CORE, *VECTORS],
     "_writes": [],
