@@ -12,7 +12,16 @@ from importlib import import_module
 
 from cachecore._resp_client import Command
 
-FILES = ["connection", "strings"]
+FILES = [
+    "acl",
+    "clients",
+    "config",
+    "connection",
+    "info",
+    "server",
+    "strings",
+    "transactions",
+]
 
 
 def all_commands() -> dict[bytes, Command]:

@@ -1,4 +1,4 @@
-"""Commands about the connection itself: PING, ECHO, HELLO, SELECT, QUIT."""
+"""Commands about the connection itself: PING, ECHO, HELLO, AUTH, SELECT, RESET, QUIT."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 from cachecore import __version__
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
+from cachecore.server.access import NO_PASSWORD
 from cachecore.server.commands.registry import Table
+from cachecore.server.commands.subcommands import integer
 
 TABLE = Table()
-DATABASES = 16
+VERSION = "7.0.15"  # of Redis, whose commands and errors these are
 
 TABLE.compiled("ping", -1, flags="fast")
 
@@ -24,27 +26,61 @@ def echo(client: Client, args: list[bytes]) -> bytes:
 @TABLE.command("select", 2, flags="loading stale fast")
 def select(client: Client, args: list[bytes]) -> str:
     """SELECT index."""
-    try:
-        database = int(args[1])
-    except ValueError:
-        raise ReplyError("ERR value is not an integer or out of range") from None
-    if not 0 <= database < DATABASES:
+    database = integer(args[1])
+    if not 0 <= database < client.engine.server.settings.databases:
         raise ReplyError("ERR DB index is out of range")
     client.database = database
     return "OK"
 
 
-@TABLE.command("hello", -1, flags="noscript loading stale fast no_auth", open=True, immediate=True)
+@TABLE.command("auth", -2, flags="noscript loading stale fast no_auth", open=True)
+def auth(client: Client, args: list[bytes]) -> str:
+    """AUTH [username] password."""
+    access = client.engine.server.access
+    if len(args) > 3:
+        raise ReplyError("ERR syntax error")
+    if len(args) == 2 and access.default.nopass:
+        raise ReplyError(NO_PASSWORD)
+    access.authenticate(client, args[1] if len(args) == 3 else b"default", args[-1])
+    return "OK"
+
+
+@TABLE.command("hello", -1, flags="noscript loading stale fast no_auth", open=True)
 def hello(client: Client, args: list[bytes]) -> dict[bytes, Any]:
-    """HELLO [protover [AUTH user password] [SETNAME name]]."""
+    """HELLO [protover [AUTH username password] [SETNAME clientname]]."""
+    protocol, name, user = client.protocol, None, None
     if len(args) > 1:
-        if args[1] not in (b"2", b"3"):
+        try:
+            protocol = integer(args[1])
+        except ReplyError:
+            raise ReplyError("ERR Protocol version is not an integer or out of range") from None
+        if protocol not in (2, 3):
             raise ReplyError("NOPROTO unsupported protocol version")
-        client.protocol = int(args[1])
+    rest = args[2:]
+    while rest:
+        option = rest.pop(0)
+        if option.lower() == b"auth" and len(rest) >= 2:
+            user = rest.pop(0), rest.pop(0)
+        elif option.lower() == b"setname" and rest:
+            name = checked_name(rest.pop(0))
+        else:
+            shown = option[:128].decode("utf-8", "backslashreplace")
+            raise ReplyError(f"ERR Syntax error in HELLO option '{shown}'")
+    if user is not None:
+        client.engine.server.access.authenticate(client, *user)
+    if not client.may:
+        raise ReplyError(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the"
+            " HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and"
+            " select the RESP protocol version at the same time"
+        )
+    if name is not None:
+        client.name = name
+    client.protocol = protocol
     return {
         b"server": b"redis",
-        b"version": b"7.0.15",
-        b"proto": client.protocol,
+        b"version": VERSION.encode(),
+        b"proto": protocol,
         b"id": client.id,
         b"mode": b"standalone",
         b"role": b"master",
@@ -53,8 +89,26 @@ def hello(client: Client, args: list[bytes]) -> dict[bytes, Any]:
     }
 
 
+@TABLE.command("reset", 1, flags="noscript loading stale fast no_auth", open=True, immediate=True)
+def reset(client: Client, args: list[bytes]) -> str:
+    """RESET: as if it had just connected."""
+    client.queue, client.aborted = None, False
+    client.unwatch()
+    client.state.pop("watched", None)
+    client.database, client.protocol, client.name = 0, 2, b""
+    client.engine.server.access.begin(client)
+    return "RESET"
+
+
 @TABLE.command("quit", -1, flags="fast no_auth", open=True, immediate=True)
 def quit_(client: Client, args: list[bytes]) -> str:
     """QUIT."""
     client.close("quit")
     return "OK"
+
+
+def checked_name(name: bytes) -> bytes:
+    """A client's name, if it can be one."""
+    if any(not 33 <= letter <= 126 for letter in name):
+        raise ReplyError("ERR Client names cannot contain spaces, newlines or special characters.")
+    return name
