@@ -243,9 +243,7 @@ def test_protected_mode(tmp_path: Path) -> None:
     """The default user has no password in a file of users: only this machine comes in."""
     path = users_file(tmp_path, "user default on nopass +@all", "user a on >b +@all")
     own = own_address()
-    host = Host(
-        tmp_path / "host", bind=["127.0.0.1", own], allow_remote=True, users_file=str(path)
-    )
+    host = Host(tmp_path / "host", bind=["127.0.0.1", own], allow_remote=True, users_file=str(path))
     try:
         assert host.ask("PING") == "PONG"
         with Wire((own, host.port)) as wire:

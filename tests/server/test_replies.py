@@ -49,9 +49,11 @@ COMMANDS = [
     "WATCH nothing", "SET nothing 1", "DEL nothing", "MULTI", "GET a", "EXEC",
     "MULTI", "RESET", "EXEC", "GET a",
     "MULTI", "AUTH default x", "EXEC",
-    "MULTI", "HELLO 9", "CLIENT SETNAME a b", "CLIENT SETNAME c", "EXEC", "CLIENT GETNAME",
+    "MULTI", "HELLO 9", "CLIENT SETNAME c", "EXEC", "CLIENT GETNAME",
     "QUIT",
 ]  # fmt: skip
+
+UNORDERED = {b"on", b"off", b"nopass", "readonly", "write", "fast", "denyoom"}
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,11 @@ def test_replies_are_those_of_redis(both: tuple[Host, servers.Server], protocol:
             if replies[0] != replies[1]:
                 differing.append((command, *replies))
         assert ours.rest() == theirs.rest() == b""
-    assert differing == []
+    assert not differing, "\n".join(map(repr, differing))
 
 
 def plain(reply: Any) -> Any:
     """Without an order where there is none."""
-    if isinstance(reply, list) and all(isinstance(each, str) for each in reply):
+    if isinstance(reply, list) and all(each in UNORDERED for each in reply):
         return sorted(reply)
     return [plain(each) for each in reply] if isinstance(reply, list) else reply

@@ -47,7 +47,7 @@ def _memory(text: str) -> int:
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,18}", text):
+        if not re.fullmatch(r"-?\d{1,18}", text):
             raise ValueError("argument couldn't be parsed into an integer")
         if not least <= int(text) <= most:
             raise ValueError(f"argument must be between {least} and {most} inclusive")
@@ -92,7 +92,7 @@ PARAMETERS = {
     ),
     "timeout": Parameter(
         lambda server: f"{server.engine.idle_timeout:.0f}",
-        _whole(0, 10**9),
+        _whole(0, 2**31 - 1),
         _set_of_engine("idle_timeout"),
     ),
     "databases": Parameter(lambda server: server.settings.databases),
@@ -122,14 +122,15 @@ PARAMETERS = {
 @CONFIG.add("get", -3)
 def get(client: Client, args: list[bytes]) -> dict[bytes, bytes]:
     """GET <pattern> [<pattern> ...]: return parameters by glob-like patterns."""
-    patterns = [
-        re.compile(translate(arg[:128].decode("utf-8", "replace").lower())) for arg in args[2:]
-    ]
-    return {
-        name.encode(): str(parameter.get(client.engine.server)).encode()
-        for name, parameter in PARAMETERS.items()
-        if any(pattern.match(name) for pattern in patterns)
-    }
+    found: dict[bytes, bytes] = {}
+    for arg in args[2:]:
+        text = arg[:128].decode("utf-8", "replace")
+        pattern = re.compile(translate(text.lower()))
+        for name, parameter in PARAMETERS.items():
+            if pattern.match(name):
+                shown = text if name == text.lower() else name
+                found[shown.encode()] = str(parameter.get(client.engine.server)).encode()
+    return found
 
 
 @CONFIG.add("set", -4)

@@ -85,7 +85,7 @@ def command_list(client: Client, args: list[bytes]) -> list[bytes]:
     raise ReplyError("ERR syntax error")
 
 
-@_COMMANDS.add("getkeys", -3)
+@_COMMANDS.add("getkeys", -4)
 def getkeys(client: Client, args: list[bytes]) -> list[bytes]:
     """GETKEYS <full-command>: Return the keys from a full command."""
     found = client.engine.commands.get(args[2].lower())

@@ -59,6 +59,10 @@ class Family:
 
     def __call__(self, client: Client, args: list[bytes]) -> Any:
         """Execute one."""
+        return self.check(client, args).handler(client, args)
+
+    def check(self, client: Client, args: list[bytes]) -> Subcommand:
+        """The one that is meant; ReplyError: there is none, or it may not be executed so."""
         name = args[1].lower()
         found = self.members.get(name)
         if found is None:
@@ -70,7 +74,7 @@ class Family:
         arity = found.arity
         if len(args) != arity if arity > 0 else len(args) < -arity:
             raise wrong_number(full)
-        return found.handler(client, args)
+        return found
 
     def _help(self, client: Client, args: list[bytes]) -> list[str]:
         """HELP: Print this help."""
