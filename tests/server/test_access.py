@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server.hosts import Host, Wire
-
 from cachecore._resp_client import MAY_ALL, MAY_CONNECT, MAY_READ, MAY_WRITE
+
 from cachecore.server.access import GUESSES, PERIOD, PROTECTED, Throttle
 from cachecore.server.addresses import place_of
 from cachecore.server.settings import SettingsError
 from cachecore.server.users import digest_of, parse_user, read_users
+from server.hosts import Host, Wire
 
 WRONG = "WRONGPASS invalid username-password pair or user is disabled."
 NOAUTH = "NOAUTH Authentication required."

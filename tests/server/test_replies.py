@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import servers
 from server.hosts import Host, Wire
 
