@@ -1,7 +1,8 @@
 """TLS: clients whose bytes come decrypted out of the event loop's transports into the engine.
 
-Connections are accepted here, a few handshakes at a time: one takes a transport and some 50 KB, and
-whoever opens thousands and says nothing shall not have as many. The others wait in the kernel.
+Connections are accepted here, with a bound on the handshakes under way: each takes a transport and
+some 50 KB. Where there are too many, the oldest goes: who is honest is done within milliseconds,
+and so whoever opens thousands and says nothing neither takes memory nor keeps others out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from cachecore._resp import Engine
 from cachecore._resp_client import Client
@@ -67,40 +69,39 @@ class TlsListener:
     def __init__(self, engine: Engine, listener: socket.socket, context: ssl.SSLContext) -> None:
         self._engine, self._listener, self._context = engine, listener, context
         self._loop = asyncio.get_running_loop()
-        self._shaking: set[asyncio.Task[None]] = set()
-        self._open = self._accepting = False
+        self._shaking: dict[asyncio.Task[None], None] = {}  # the oldest first
         self.failed = 0
-        self._open = True
-        self._accept(True)
+        self._loop.add_reader(listener, self._accept)
 
     def close(self) -> None:
         """Accept nobody any more; who has not shown who it is goes too."""
-        self._open = False
-        self._accept(False)
+        self._loop.remove_reader(self._listener)
         self._listener.close()
         for task in self._shaking:
             task.cancel()
 
-    def _accept(self, wanted: bool) -> None:
-        wanted = wanted and self._open and len(self._shaking) < HANDSHAKES
-        if wanted and not self._accepting:
-            self._loop.add_reader(self._listener, self._accept_one)
-        elif self._accepting and not wanted:
-            self._loop.remove_reader(self._listener)
-        self._accepting = wanted
-
-    def _accept_one(self) -> None:
+    def _accept(self) -> None:
         try:
             link, _ = self._listener.accept()
         except OSError as error:
             if error.errno in OUT_OF:
-                self._accept(False)
-                self._loop.call_later(PAUSE, self._accept, True)
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(PAUSE, self._accept_again)
             return
+        if len(self._shaking) >= HANDSHAKES:
+            oldest = next(iter(self._shaking))
+            del self._shaking[oldest]
+            oldest.cancel()
         task = self._loop.create_task(self._shake_hands(link))
-        self._shaking.add(task)
+        self._shaking[task] = None
         task.add_done_callback(self._shaken)
-        self._accept(True)
+
+    def _shaken(self, task: asyncio.Task[None]) -> None:
+        self._shaking.pop(task, None)
+
+    def _accept_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener, self._accept)
 
     async def _shake_hands(self, link: socket.socket) -> None:
         link.setblocking(False)
@@ -112,13 +113,9 @@ class TlsListener:
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
             )
-        except (OSError, ssl.SSLError, asyncio.TimeoutError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError and TimeoutError are OSErrors
             self.failed += 1
             link.close()
-
-    def _shaken(self, task: asyncio.Task[None]) -> None:
-        self._shaking.discard(task)
-        self._accept(True)
 
 
 class TlsProtocol(asyncio.BufferedProtocol):
@@ -129,9 +126,8 @@ class TlsProtocol(asyncio.BufferedProtocol):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """The handshake is over."""
-        assert isinstance(transport, asyncio.Transport)
         if len(self._engine.clients) >= self._engine.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
             transport.close()

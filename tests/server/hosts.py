@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PATIENCE = 20.0  # seconds
 START = """
@@ -108,15 +108,18 @@ class Wire:
         context: ssl.SSLContext | None = None,
         family: int = socket.AF_INET,
     ) -> None:
-        plain = socket.socket(family, socket.SOCK_STREAM)
-        plain.settimeout(PATIENCE)
-        plain.connect(address)
-        self.socket = plain
-        if context is not None:
-            self.socket = context.wrap_socket(plain, server_hostname="localhost")
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE)
+        try:
+            self.socket.connect(address)
+            if context is not None:
+                self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+        except BaseException:
+            self.socket.close()
+            raise
         self._file = self.socket.makefile("rb")
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
