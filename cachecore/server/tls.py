@@ -128,10 +128,6 @@ class TlsProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """The handshake is over."""
-        if len(self._engine.clients) >= self._engine.max_clients:
-            transport.write(b"-ERR max number of clients reached\r\n")
-            transport.close()
-            return
         self.client = self._engine.attach(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -144,8 +140,10 @@ class TlsProtocol(asyncio.BufferedProtocol):
             self.client.buffer_updated(nbytes)
 
     def eof_received(self) -> bool:
-        """The client sends no more; true: the transport stays open, for what is to be sent."""
-        return self.client is not None and bool(self.client.eof_received())
+        """The client sends no more; false: the transport closes when all is sent."""
+        if self.client is not None:
+            self.client.eof_received()
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
