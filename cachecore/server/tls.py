@@ -20,6 +20,7 @@ from cachecore.server.settings import MisfitError, Settings
 
 HANDSHAKES = 256  # under way at a time
 HANDSHAKE_TIMEOUT = 10.0  # seconds
+SHUTDOWN_TIMEOUT = 2.0  # seconds that a client has to take its last replies and to say goodbye
 PAUSE = 0.1  # seconds until connections are accepted again, after there was no descriptor for one
 OUT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -112,6 +113,7 @@ class TlsListener:
                 link,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
             )
         except (OSError, asyncio.CancelledError):  # ssl.SSLError and TimeoutError are OSErrors
             self.failed += 1
