@@ -26,7 +26,10 @@ LAYERS = [
     {"errors", "progress", "sentinel", "settings", "stats", "units"},
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
-    {"_bench", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate", "_vectors"},
+    {
+        "_bench", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate", "_snapshot",
+        "_vectors",
+    },  # fmt: skip
     {"_resp_client"},
     {"_resp_dispatch"},
     {"_resp"},

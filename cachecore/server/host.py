@@ -194,8 +194,8 @@ def run(settings: Settings) -> None:
         log.info("listening on port %d", server.port)
         await server.run()
 
-    try:
-        from uvloop import run as run_loop
-    except ImportError:
-        run_loop = asyncio.run
-    run_loop(main())
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with suppress(ImportError):
+        from uvloop import new_event_loop as new_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cachecore._resp_client import MAY_ALL, MAY_CONNECT, MAY_READ, MAY_WRITE
 
+from cachecore._resp_client import MAY_ALL, MAY_CONNECT, MAY_READ, MAY_WRITE
 from cachecore.server.access import GUESSES, PERIOD, PROTECTED, Throttle
 from cachecore.server.addresses import place_of
 from cachecore.server.settings import SettingsError

@@ -1,4 +1,4 @@
-"""Clients that send what no client should: answered or closed, in bounded memory, others unharmed."""
+"""Clients that send what no client should: answered or closed, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from server.hosts import Host, command
 
 ROOM = 32 << 20  # bytes by which the process may grow over all cases of this file
@@ -27,21 +28,23 @@ HUGE += [b"18446744073709551616", b"999999999999", b"9" * 30]
 HELLO_OF_TLS = bytes.fromhex("16030100c8010000c40303") + bytes(200)
 
 
-def cases() -> Iterator[tuple[str, bytes, bytes]]:
-    """A name, what is sent, and what the replies look like, to the end."""
-    # counts of arguments
+Case = tuple[str, bytes, bytes]  # a name, what is sent, what the replies look like, to the end
+
+
+def counts_and_lengths() -> Iterator[Case]:
     for number in [*HUGE, b"1048577", b"abc", b"", b" 1", b"1 ", b"+1", b"1x", b"0x1", b"1.0"]:
         yield f"count {number!r}", b"*%b\r\n" % number, COUNT
     for number in [b"0", b"-1"]:
         yield f"count {number!r}", b"*%b\r\n" % number + PING, PONG
     for number in [b"-2147483648", b"-9223372036854775808", b"-" + b"9" * 30]:
         yield f"count {number!r}", b"*%b\r\n" % number + PING, rb"(" + PONG + rb"|" + COUNT + rb")"
-    # lengths of arguments
     for number in [*HUGE, b"536870913", b"-1", b"-2", b"-9223372036854775808", b"abc", b"", b" 3"]:
         yield f"length {number!r}", b"*2\r\n$3\r\nGET\r\n$%b\r\n" % number, BULK
     for number in [b"3x", b"3 ", b"+3", b"0x3"]:
         yield f"length {number!r}", b"*1\r\n$%b\r\nGET\r\n" % number, BULK
-    # line ends
+
+
+def ends_of_lines() -> Iterator[Case]:
     for name, data in {
         "after a count": b"*1\n$4\r\nPING\r\n",
         "after a length": b"*1\r\n$4\nPING\r\n",
@@ -54,7 +57,9 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
     }.items():
         yield f"line end {name}", data, BAD
     yield "inline with a bare LF", b"PING\n", BAD
-    # what is not a bulk
+
+
+def other_types() -> Iterator[Case]:
     for data in (
         b"*1\r\n",
         b":1\r\n",
@@ -81,7 +86,9 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
             data,
             rb"(" + UNKNOWN + rb"|" + BAD + rb"|" + PONG + rb")+",
         )
-    # inline commands
+
+
+def inline_commands() -> Iterator[Case]:
     yield "inline", b"PING\r\nPING hello\r\n", rb"\+PONG\r\n\$5\r\nhello\r\n"
     yield "inline quotes", b'ECHO "a\\r\\n\\x00b"\r\n', rb"\$5\r\na\r\n\x00b\r\n"
     yield (
@@ -103,7 +110,9 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
     yield "inline of many words", b"a " * 30_000 + b"\r\n", UNKNOWN
     yield "inline empty lines", b"\r\n" * 50_000 + b"PING\r\n", PONG
     yield "inline zeros", b"\0" * 1000 + b"\r\n" + PING, PONG
-    # other protocols
+
+
+def other_protocols() -> Iterator[Case]:
     for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT"):
         request = b"%b / HTTP/1.1\r\nHost: x\r\n\r\nSET k v\r\n" % method
         yield f"HTTP {method!r}", request, NOTHING
@@ -114,7 +123,9 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
     yield "memcached", b"get k\r\n", rb"\$-1\r\n"
     yield "memcached, binary", bytes.fromhex("800000010000000000000001") + bytes(13), NOTHING
     yield "PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nPING\r\n", UNKNOWN + PONG
-    # commands
+
+
+def commands() -> Iterator[Case]:
     yield "no name", b"*1\r\n$0\r\n\r\n" + PING, UNKNOWN + PONG
     yield "a long name", command(b"x" * 1_000_000), rb"-ERR unknown command 'x{128}'[^\r\n]*\r\n"
     yield "a name of line ends", command(b"a\r\nb\r\n"), UNKNOWN
@@ -125,7 +136,9 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
     yield "an error in the middle", PING + b"*1\r\n$x\r\n" + PING, PONG + BULK
     yield "replies after QUIT", command("QUIT") + PING, rb"\+OK\r\n"
     yield "a pipeline and a half", PING * 3 + PING[:7], PONG * 3
-    # ends in the middle
+
+
+def ends_in_the_middle() -> Iterator[Case]:
     for at in range(1, len(PING)):
         yield f"an end after {at}", PING[:at], NOTHING
     yield "nothing", b"", NOTHING
@@ -137,7 +150,15 @@ def cases() -> Iterator[tuple[str, bytes, bytes]]:
     yield "a million arguments that do not come", b"*1000000\r\n$1\r\na\r\n", NOTHING
 
 
-CASES = list(cases())
+CASES = [
+    *counts_and_lengths(),
+    *ends_of_lines(),
+    *other_types(),
+    *inline_commands(),
+    *other_protocols(),
+    *commands(),
+    *ends_in_the_middle(),
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from server.hosts import PATIENCE, Host, Wire, command
-from tiers.children import exit_code, fork
 
 from cachecore.server import tls
 from cachecore.server.settings import MisfitError, Settings
+from server.hosts import PATIENCE, Host, Wire, command
+from tiers.children import exit_code, fork
 
 
 def make_certificate(folder: Path, name: str, signer: str | None = None) -> tuple[Path, Path]:
@@ -84,7 +84,7 @@ def test_old_versions_are_refused(host: Host, folder: Path) -> None:
     old = context(folder)
     old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     old.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1 is deprecated"):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(ssl.SSLError):
         host.wire(context=old)

@@ -9,6 +9,7 @@ from cachecore._resp_values import ReplyError
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import Family
 from cachecore.server.settings import SettingsError
+from cachecore.server.users import User
 
 TABLE = Table()
 ACL = Family(TABLE, "acl", flags="noscript loading stale")
@@ -17,7 +18,8 @@ ACL = Family(TABLE, "acl", flags="noscript loading stale")
 @ACL.add("whoami", 2)
 def whoami(client: Client, args: list[bytes]) -> bytes:
     """WHOAMI: Return the current connection username."""
-    return client.user.name.encode()
+    user: User = client.user
+    return user.name.encode()
 
 
 @ACL.add("users", 2, admin=True)
