@@ -35,12 +35,17 @@ class Server:
 
     Handlers of commands reach it as `client.engine.server`.
 
+    Args:
+        settings: what it is like.
+        cache: instead of one that the settings describe; its keys are bytes, the first of them the
+            number of a database.
+
     Raises:
         SettingsError: a file that is named in the settings is wrong.
         OSError: an address is taken.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, cache: Cache[bytes, Any] | None = None) -> None:
         self.settings = settings
         self.started = time.time()
         self.run_id = token_hex(20)
@@ -48,8 +53,12 @@ class Server:
         context = context_of(settings)
         self.encrypted = context is not None
         self.access = Access(settings.password, settings.users_file, encrypted=self.encrypted)
-        self.cache: Cache[bytes, Any] = Cache(
-            max_bytes=settings.memory_limit, ttl=settings.default_ttl or None, getsizeof=size_of
+        self.cache = (
+            cache
+            if cache is not None
+            else Cache(
+                max_bytes=settings.memory_limit, ttl=settings.default_ttl or None, getsizeof=size_of
+            )
         )
         self.keyspace = Keyspace(self.cache)
         self.saver = None if settings.snapshot is None else Saver(self.cache, settings.snapshot)
