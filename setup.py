@@ -36,7 +36,8 @@ VECTORS += sorted(glob("src/core/cc_vectors*.c"))
 PREFIXES = ["src/core/cc_blake2b.c", "src/core/cc_prefixes.c"]
 RESP = [f"src/core/cc_{unit}.c" for unit in ("out", "resp")]
 SOCKET = ["src/core/cc_socket.c"]
-CORE = sorted({*glob("src/core/*.c")} - {*VECTORS, *PREFIXES, *RESP, *SOCKET})
+GLOB = ["src/core/cc_glob.c"]
+CORE = sorted({*glob("src/core/*.c")} - {*VECTORS, *PREFIXES, *RESP, *SOCKET, *GLOB})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 TIERED = ["src/python/cc_tiered.c"]
 SERVE = [f"src/python/cc_{unit}.c" for unit in ("commands", "serve")]
@@ -49,6 +50,7 @@ MODULES = {
     "_envelope": ["src/core/cc_sum.c"],
     "_fingerprint": [],
     "_flight": [],
+    "_keyspace": [*CORE, *GLOB, *TABLE],
     "_load": [],
     "_memo": MEMO,
     "_payload": ["src/core/cc_sum.c"],

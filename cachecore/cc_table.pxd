@@ -17,7 +17,7 @@ cdef extern from "cc_table.h":
         uint64_t sketch_bytes
 
     ctypedef struct cc_meta:
-        uint32_t expiry
+        uint32_t tick, expiry
 
     ctypedef struct cc_record:
         cc_meta meta
