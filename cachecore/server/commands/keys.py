@@ -6,7 +6,7 @@ from cachecore._keyspace import NEVER, deadline_of, fits, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.connection import DATABASES
-from cachecore.server.commands.numbers import NOT_INTEGER, small_integer
+from cachecore.server.commands.numbers import small_integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import names_in
 from cachecore.server.commands.values import SYNTAX, TOO_LARGE, Hash
@@ -110,9 +110,12 @@ def move(client: Client, args: list[bytes]) -> int:
     return 1
 
 
-def _database(text: bytes, error: str = NOT_INTEGER) -> bytes:
+def _database(text: bytes) -> bytes:
     """What keys of a database begin with, by its number in an argument."""
-    number = small_integer(text, error)
+    return _prefix(small_integer(text))
+
+
+def _prefix(number: int) -> bytes:
     if not 0 <= number < DATABASES:
         raise ReplyError("ERR DB index is out of range")
     return bytes((number,))
@@ -149,8 +152,9 @@ def flushall(client: Client, args: list[bytes]) -> str:
 @TABLE.command("swapdb", 3, flags="write fast")
 def swapdb(client: Client, args: list[bytes]) -> str:
     """SWAPDB number number. O(entries), unlike Redis': the number is a part of each key."""
-    one = _database(args[1], "ERR invalid first DB index")
-    other = _database(args[2], "ERR invalid second DB index")
+    first = small_integer(args[1], "ERR invalid first DB index")
+    second = small_integer(args[2], "ERR invalid second DB index")
+    one, other = _prefix(first), _prefix(second)
     cache = client.cache
     moved: list[tuple[bytes, bytes | Hash | None, int | None]] = []
     left: list[bytes] = []
