@@ -94,10 +94,10 @@ def expire_at(Cache cache, bytes key, int64_t deadline):
     cdef int64_t now, seen, ahead
     cdef cc_record *record
     clocks(cache, &now, &ahead)
-    if deadline != NEVER:
+    if deadline <= now + ahead:
+        return cache.delete(key)
+    if deadline != INT64_MAX:
         deadline -= ahead
-        if deadline <= now:
-            return cache.delete(key)
     if cc_table_peek(&cache.table, <PyObject *>key, &seen, &record) != CC_FOUND:
         return False
     now = max(now, seen)  # nothing was read where nothing expires yet
@@ -139,14 +139,14 @@ def store(Cache cache, bytes key, value, int64_t deadline=NEVER):
             return False
     clocks(cache, &now, &ahead)
     if deadline == KEEP:
-        deadline = NEVER
+        deadline = INT64_MAX
         if cc_table_peek(&cache.table, <PyObject *>key, &seen, &record) == CC_FOUND:
             deadline = cc_table_deadline(&cache.table, record)
-    elif deadline != NEVER:
+    elif deadline <= now + ahead:
+        cache.delete(key)
+        return True
+    elif deadline != INT64_MAX:
         deadline -= ahead
-        if deadline <= now:
-            cache.delete(key)
-            return True
     item.key, item.value, item.size = <PyObject *>key, <PyObject *>value, size
     item.ttl, item.soft = seconds_until(deadline, now), 0
     item.cost, item.frequency = 1, 0

@@ -124,7 +124,6 @@ KEYS = [
     call("COPY", name, name, st.just(b"DB"), database),
     call("MOVE", name, database),
     call("TOUCH", name, more=name),
-    call("DBSIZE"),
     call("SWAPDB", database, database),
     call("SELECT", st.sampled_from([b"0", b"1"])),
     call("FLUSHDB", more=st.sampled_from([b"async", b"SYNC", b"x"]), most=1),
