@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 # Modules of the package from the bottom up; each imports only from lines above its own. A folder
 # is one module here: its files may import each other.
 LAYERS = [
-    {"cc_clock", "cc_out", "cc_sum", "cc_table", "cc_vectors"},  # C declarations
+    {"cc_clock", "cc_glob", "cc_out", "cc_sum", "cc_table", "cc_vectors"},  # C declarations
     {"cc_resp", "cc_socket"},
     {"cc_serve"},
     {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
@@ -27,8 +27,8 @@ LAYERS = [
     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
     {"_core"},
     {
-        "_bench", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate", "_snapshot",
-        "_vectors",
+        "_bench", "_keyspace", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate",
+        "_snapshot", "_vectors",
     },  # fmt: skip
     {"_resp_client"},
     {"_resp_dispatch"},
@@ -80,6 +80,7 @@ C_ORDER = {
         "out",
         "resp",
         "socket",
+        "glob",
     ],
     "python": [
         "keys",

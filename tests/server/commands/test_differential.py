@@ -62,7 +62,7 @@ word = st.sampled_from(WORDS) | st.sampled_from(WORDS) | time
 
 
 def call(verb: str, *args: Any, more: Any = None, most: int = 3) -> st.SearchStrategy[list[bytes]]:
-    """A command with arguments, then `more` up to `most` times, now and then one too few or many."""
+    """A command with arguments, then `more` up to `most` times, or one too few or many."""
     tail = st.just([]) if more is None else st.lists(more, max_size=most)
     fixed = st.tuples(st.just(verb.encode()), *args).map(list)
     whole = st.tuples(fixed, tail).map(lambda parts: [*parts[0], *parts[1]])
@@ -166,6 +166,8 @@ def agree(command: list[bytes], one: Any, other: Any) -> bool:
     if same(one, other):
         return True
     verb = command[0]
+    if verb == b"HRANDFIELD" and len(command) == 2:
+        return type(one) is type(other)
     if verb in TIMED and isinstance(one, int) and isinstance(other, int):
         far = FOREVER // (1 if verb.startswith(b"P") else 1000)
         return (one > 0) == (other > 0) and (abs(one - other) <= TIMED[verb] or other > far)
