@@ -1,11 +1,20 @@
 # Types of _keyspace.pyx; stubtest compares the two.
 
+from collections.abc import Iterable
 from typing import Any
+
+from typing_extensions import disjoint_base
 
 from cachecore._core import Cache
 
 NEVER: int
 KEEP: int
+
+@disjoint_base
+class Hash(dict[bytes, bytes]):
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None: ...
+    def put(self, field: bytes, value: bytes) -> bytes | None: ...
+    def drop(self, field: bytes) -> bytes | None: ...
 
 def unix_time(cache: Cache[bytes, Any]) -> int: ...
 def deadline_of(cache: Cache[bytes, Any], key: bytes) -> int | None: ...

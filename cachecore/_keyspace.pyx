@@ -37,6 +37,7 @@ cdef enum:
     SPARSE = 10             # entries looked at for each that is asked for
     DRAWS = 100             # slots tried for a random key
 
+cdef Py_ssize_t EMPTY = getsizeof(b"")
 NEVER = INT64_MAX  # the deadline of what does not expire
 KEEP = -1          # the deadline that a key has
 
@@ -108,10 +109,49 @@ def expire_at(Cache cache, bytes key, int64_t deadline):
 
 # --- entries --------------------------------------------------------------------------------------
 
+cdef class Hash(dict):
+    """A hash: fields to values. Only `put` and `drop` change it.
+
+    It knows its size, so that counting it anew after a change does not depend on how large it is.
+    """
+
+    cdef Py_ssize_t content  # bytes of its fields and values
+
+    def __init__(self, pairs=()):
+        for field, value in pairs:
+            self.put(field, value)
+
+    cpdef bytes put(self, bytes field, bytes value):
+        """Sets a field; returns the value that it had, or None."""
+        cdef bytes before = self.get(field)
+        self[field] = value
+        self.content += size_of_bytes(value)
+        self.content += size_of_bytes(field) if before is None else -size_of_bytes(before)
+        return before
+
+    cpdef bytes drop(self, bytes field):
+        """Removes a field; returns the value that it had, or None."""
+        cdef bytes before = self.pop(field, None)
+        if before is not None:
+            self.content -= size_of_bytes(field) + size_of_bytes(before)
+        return before
+
+    def __sizeof__(self):
+        return dict.__sizeof__(self) + self.content
+
+
+cdef inline Py_ssize_t size_of_bytes(bytes text) noexcept:
+    return PyBytes_GET_SIZE(text) + EMPTY
+
+
 def size_of(Cache cache, bytes key, value):
     """Bytes that an entry counts for."""
-    size = getsizeof(value) if cache.getsizeof is None else cache.getsizeof(value)
-    return size + getsizeof(key) + CC_ENTRY_OVERHEAD
+    cdef Py_ssize_t size
+    if PyBytes_CheckExact(value):
+        size = size_of_bytes(value)
+    else:
+        size = getsizeof(value) if cache.getsizeof is None else cache.getsizeof(value)
+    return size + size_of_bytes(key) + CC_ENTRY_OVERHEAD
 
 
 def fits(Cache cache, bytes key, value):
@@ -137,15 +177,16 @@ def store(Cache cache, bytes key, value, int64_t deadline=NEVER):
         size = size_of(cache, key, value)
         if size > cache.table.max_bytes:
             return False
-    clocks(cache, &now, &ahead)
+    now = 0  # the time is read where it matters
     if deadline == KEEP:
         deadline = INT64_MAX
-        if cc_table_peek(&cache.table, <PyObject *>key, &seen, &record) == CC_FOUND:
+        if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) == CC_FOUND:
             deadline = cc_table_deadline(&cache.table, record)
-    elif deadline <= now + ahead:
-        cache.delete(key)
-        return True
     elif deadline != INT64_MAX:
+        clocks(cache, &now, &ahead)
+        if deadline <= now + ahead:
+            cache.delete(key)
+            return True
         deadline -= ahead
     item.key, item.value, item.size = <PyObject *>key, <PyObject *>value, size
     item.ttl, item.soft = seconds_until(deadline, now), 0

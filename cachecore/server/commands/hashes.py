@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from itertools import chain
 
-from cachecore._keyspace import KEEP, add_floats, glob, is_float
+from cachecore._keyspace import KEEP, Hash, add_floats, glob, is_float
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import LEAST, MOST, NOT_FLOAT, cursor, integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import read_options
-from cachecore.server.commands.values import SYNTAX, Hash, change, hash_at, put
+from cachecore.server.commands.values import SYNTAX, change, hash_at, put
 
 TABLE = Table()
 AT_ONCE = 512  # fields of a hash that HSCAN returns all together
@@ -59,7 +59,7 @@ def hdel(client: Client, args: list[bytes]) -> int:
     value = hash_at(client, args[1])
     if value is None:
         return 0
-    count = sum([value.drop(field) for field in args[2:]])
+    count = sum([value.drop(field) is not None for field in args[2:]])
     if not value:
         client.cache.delete(client.prefix + args[1])
     elif count:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import NEVER, deadline_of, fits, store
+from cachecore._keyspace import NEVER, Hash, deadline_of, fits, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.connection import DATABASES
 from cachecore.server.commands.numbers import small_integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import names_in
-from cachecore.server.commands.values import SYNTAX, TOO_LARGE, Hash
+from cachecore.server.commands.values import SYNTAX, TOO_LARGE
 
 TABLE = Table()
 

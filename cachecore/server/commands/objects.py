@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-from cachecore._keyspace import age_of, frequency_of, size_of
+from cachecore._keyspace import Hash, age_of, frequency_of, size_of
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import integer, shown
 from cachecore.server.commands.registry import Table
-from cachecore.server.commands.values import SYNTAX, Hash
+from cachecore.server.commands.values import SYNTAX
 
 TABLE = Table()
 STARTED = monotonic()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from cachecore._core import Cache
-from cachecore._keyspace import count_keys, random_key, scan
+from cachecore._keyspace import Hash, count_keys, random_key, scan
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import MOST, cursor, integer
 from cachecore.server.commands.registry import Table
-from cachecore.server.commands.values import SYNTAX, Hash
+from cachecore.server.commands.values import SYNTAX
 
 TABLE = Table()
 KINDS = {b"string": bytes, b"hash": Hash}

@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from sys import getsizeof
-
-from cachecore._keyspace import KEEP, NEVER, store
+from cachecore._keyspace import KEEP, NEVER, Hash, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 TOO_LARGE = "OOM command not allowed when used memory > 'maxmemory'."
 SYNTAX = "ERR syntax error"
-
-
-class Hash(dict[bytes, bytes]):
-    """A hash: fields to values. Only `put` and `drop` change it.
-
-    It knows its size, so that counting it anew after a change does not depend on how large it is.
-    """
-
-    __slots__ = ("content",)
-
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.content = 0  # bytes of its fields and values
-        for field, value in pairs:
-            self.put(field, value)
-
-    def put(self, field: bytes, value: bytes) -> None:
-        """Set a field."""
-        before = self.get(field)
-        self.content += getsizeof(value)
-        self.content += getsizeof(field) if before is None else -getsizeof(before)
-        self[field] = value
-
-    def drop(self, field: bytes) -> bool:
-        """Remove a field; False: it was not there."""
-        value = self.pop(field, None)
-        if value is None:
-            return False
-        self.content -= getsizeof(field) + getsizeof(value)
-        return True
-
-    def __sizeof__(self) -> int:
-        return dict.__sizeof__(self) + self.content
 
 
 def string_at(client: Client, name: bytes) -> bytes | None:
@@ -75,12 +40,10 @@ def change(client: Client, name: bytes, found: Hash | None, fields: dict[bytes, 
         ReplyError: it would be larger than the cache; nothing changed.
     """
     value = Hash() if found is None else found
-    before = [(field, value.get(field)) for field in fields]
-    for field, new in fields.items():
-        value.put(field, new)
+    before = [value.put(field, new) for field, new in fields.items()]
     if store(client.cache, client.prefix + name, value, KEEP):
-        return sum([old is None for _, old in before])
-    for field, old in before:
+        return before.count(None)
+    for field, old in zip(fields, before, strict=True):
         if old is None:
             value.drop(field)
         else:

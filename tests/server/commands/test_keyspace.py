@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachecore import Cache, _keyspace
-from cachecore._keyspace import KEEP, NEVER
-from cachecore.server.commands.values import Hash
+from cachecore._keyspace import KEEP, NEVER, Hash
 from cachecore.server.service import size_of
 from support import Clock, check
 
@@ -206,9 +205,9 @@ def test_a_hash_knows_its_size(changes: list[tuple[bytes, bytes | None]]) -> Non
     model: dict[bytes, bytes] = {}
     for field, new in changes:
         if new is None:
-            assert value.drop(field) == (model.pop(field, None) is not None)
+            assert value.drop(field) == model.pop(field, None)
         else:
-            value.put(field, new)
+            assert value.put(field, new) == model.get(field)
             model[field] = new
         assert value == model
         assert list(value) == list(model)
