@@ -38,8 +38,9 @@ cdef enum:
     DRAWS = 100             # slots tried for a random key
 
 cdef Py_ssize_t EMPTY = getsizeof(b"")
-NEVER = INT64_MAX  # the deadline of what does not expire
-KEEP = -1          # the deadline that a key has
+cdef int64_t FOREVER = INT64_MAX, KEPT = -1
+NEVER = FOREVER  # the deadline of what does not expire
+KEEP = KEPT      # the deadline that a key has
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -79,15 +80,15 @@ def deadline_of(Cache cache, bytes key):
     if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) != CC_FOUND:
         return None
     deadline = cc_table_deadline(&cache.table, record)
-    if deadline == INT64_MAX:
-        return NEVER
+    if deadline == FOREVER:
+        return FOREVER
     clocks(cache, &now, &ahead)
     return deadline + ahead
 
 
 cdef double seconds_until(int64_t deadline, int64_t now) noexcept:
     """A lifetime that ends at a deadline to the ms, both on the cache's clock."""
-    return INFINITY if deadline == INT64_MAX else (<double>(deadline - now) - 0.5) / 1000
+    return INFINITY if deadline == FOREVER else (<double>(deadline - now) - 0.5) / 1000
 
 
 def expire_at(Cache cache, bytes key, int64_t deadline):
@@ -97,7 +98,7 @@ def expire_at(Cache cache, bytes key, int64_t deadline):
     clocks(cache, &now, &ahead)
     if deadline <= now + ahead:
         return cache.delete(key)
-    if deadline != INT64_MAX:
+    if deadline != FOREVER:
         deadline -= ahead
     if cc_table_peek(&cache.table, <PyObject *>key, &seen, &record) != CC_FOUND:
         return False
@@ -159,7 +160,7 @@ def fits(Cache cache, bytes key, value):
     return not cache.table.sized or size_of(cache, key, value) <= cache.table.max_bytes
 
 
-def store(Cache cache, bytes key, value, int64_t deadline=NEVER):
+def store(Cache cache, bytes key, value, int64_t deadline=FOREVER):
     """Sets a key, or counts its value anew after that has grown or shrunk.
 
     Args:
@@ -178,11 +179,11 @@ def store(Cache cache, bytes key, value, int64_t deadline=NEVER):
         if size > cache.table.max_bytes:
             return False
     now = 0  # the time is read where it matters
-    if deadline == KEEP:
-        deadline = INT64_MAX
+    if deadline == KEPT:
+        deadline = FOREVER
         if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) == CC_FOUND:
             deadline = cc_table_deadline(&cache.table, record)
-    elif deadline != INT64_MAX:
+    elif deadline != FOREVER:
         clocks(cache, &now, &ahead)
         if deadline <= now + ahead:
             cache.delete(key)
@@ -194,10 +195,32 @@ def store(Cache cache, bytes key, value, int64_t deadline=NEVER):
     item.keep, item.missed, item.kept = False, False, NULL
     cc_table_set(&cache.table, &item,
                  NULL if cache.on_evict is None else <PyObject *>cache.on_evict)
-    if deadline != INT64_MAX and cc_table_peek(
+    if deadline != FOREVER and cc_table_peek(
             &cache.table, <PyObject *>key, &seen, &record) == CC_FOUND and seen != now:
         cc_table_set_ttl(&cache.table, record, seen, seconds_until(deadline, seen))
     return True
+
+
+def put_fields(Cache cache, bytes key, Hash value, list pairs):
+    """Sets fields of a hash, new or kept at a key: [field, value, field, value, ...].
+
+    Returns:
+        How many are new; None: it would be larger than the cache; nothing was changed.
+    """
+    cdef Py_ssize_t at, count = 0
+    cdef list before = []
+    for at in range(0, len(pairs) - 1, 2):
+        old = value.put(pairs[at], pairs[at + 1])
+        before.append(old)
+        count += old is None
+    if store(cache, key, value, KEPT):
+        return count
+    for at in reversed(range(len(before))):
+        if before[at] is None:
+            value.drop(pairs[2 * at])
+        else:
+            value.put(pairs[2 * at], before[at])
+    return None
 
 
 def frequency_of(Cache cache, bytes key):

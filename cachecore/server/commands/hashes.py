@@ -23,18 +23,13 @@ NO_FIELDS = Hash()  # what is read where there is nothing; never changed
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _pairs(args: list[bytes]) -> dict[bytes, bytes]:
-    if len(args) % 2:
-        name = args[0].decode().lower()
-        raise ReplyError(f"ERR wrong number of arguments for '{name}' command")
-    return dict(zip(args[2::2], args[3::2], strict=True))
-
-
 @TABLE.command("hset", -4, flags="write denyoom fast", keys=(1, 1, 1))
 def hset(client: Client, args: list[bytes]) -> int:
     """HSET key field value [field value ...]."""
-    pairs = _pairs(args)
-    return change(client, args[1], hash_at(client, args[1]), pairs)
+    if len(args) % 2:
+        name = args[0].decode().lower()
+        raise ReplyError(f"ERR wrong number of arguments for '{name}' command")
+    return change(client, args[1], hash_at(client, args[1]), args[2:])
 
 
 @TABLE.command("hmset", -4, flags="write denyoom fast", keys=(1, 1, 1))
@@ -50,7 +45,7 @@ def hsetnx(client: Client, args: list[bytes]) -> int:
     found = hash_at(client, args[1])
     if found is not None and args[2] in found:
         return 0
-    return change(client, args[1], found, {args[2]: args[3]})
+    return change(client, args[1], found, [args[2], args[3]])
 
 
 @TABLE.command("hdel", -3, flags="write fast", keys=(1, 1, 1))
@@ -76,7 +71,7 @@ def hincrby(client: Client, args: list[bytes]) -> int:
     number = integer(old, "ERR hash value is not an integer") + step
     if not LEAST <= number <= MOST:
         raise ReplyError("ERR increment or decrement would overflow")
-    change(client, args[1], found, {args[2]: b"%d" % number})
+    change(client, args[1], found, [args[2], b"%d" % number])
     return number
 
 
@@ -94,7 +89,7 @@ def hincrbyfloat(client: Client, args: list[bytes]) -> bytes:
     new = add_floats(old, args[3])
     if new is None:
         raise ReplyError("ERR increment would produce NaN or Infinity")
-    change(client, args[1], found, {args[2]: new})
+    change(client, args[1], found, [args[2], new])
     return new
 
 

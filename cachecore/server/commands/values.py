@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import KEEP, NEVER, Hash, store
+from cachecore._keyspace import NEVER, Hash, put_fields, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 
@@ -33,19 +33,14 @@ def put(client: Client, name: bytes, value: bytes | Hash, deadline: int = NEVER)
         raise ReplyError(TOO_LARGE)
 
 
-def change(client: Client, name: bytes, found: Hash | None, fields: dict[bytes, bytes]) -> int:
-    """Set fields of the hash that was found at a key, or of a new one; how many are new.
+def change(client: Client, name: bytes, found: Hash | None, pairs: list[bytes]) -> int:
+    """Set [field, value, ...] of the hash found at a key, or of a new one; how many are new.
 
     Raises:
         ReplyError: it would be larger than the cache; nothing changed.
     """
     value = Hash() if found is None else found
-    before = [value.put(field, new) for field, new in fields.items()]
-    if store(client.cache, client.prefix + name, value, KEEP):
-        return before.count(None)
-    for field, old in zip(fields, before, strict=True):
-        if old is None:
-            value.drop(field)
-        else:
-            value.put(field, old)
-    raise ReplyError(TOO_LARGE)
+    count = put_fields(client.cache, client.prefix + name, value, pairs)
+    if count is None:
+        raise ReplyError(TOO_LARGE)
+    return count
