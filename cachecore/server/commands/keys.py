@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import NEVER, Hash, deadline_of, fits, store
+from cachecore._keyspace import Hash, deadline_of, fits, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.connection import DATABASES
@@ -41,14 +41,16 @@ def _carry(client: Client, source: bytes, target: bytes, *, keep: bool = False) 
     Both are whole keys, with their database. `keep`: it stays at the source, too.
     """
     cache = client.cache
-    value, deadline = cache.peek(source), deadline_of(cache, source)
+    deadline, value = deadline_of(cache, source), cache.peek(source)
+    if value is None or deadline is None:  # it has expired just now
+        return
     if not fits(cache, target, value):
         raise ReplyError(TOO_LARGE)
     if not keep:
         cache.delete(source)  # first, lest both together push other keys out
     elif isinstance(value, Hash):
         value = Hash(value.items())
-    store(cache, target, value, NEVER if deadline is None else deadline)
+    store(cache, target, value, deadline)
 
 
 @TABLE.command("rename", 3, flags="write", keys=(1, 2, 1))
