@@ -50,6 +50,7 @@ MODULES = {
     "_envelope": ["src/core/cc_sum.c"],
     "_fingerprint": [],
     "_flight": [],
+    "_frames": RESP,
     "_keyspace": [*CORE, *GLOB, *TABLE],
     "_load": [],
     "_memo": MEMO,

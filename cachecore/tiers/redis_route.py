@@ -52,6 +52,15 @@ class OneServer:
         """Where keys are."""
         return [self._node or (yield from self._find_master())]
 
+    def forget(self) -> None:
+        """Ask sentinels, if there are any, for the master again when it is needed next."""
+        if self._sentinels:
+            self._node = None
+
+    def owner(self, slot: int) -> Node | None:
+        """The server of a slot, if it is known."""
+        return self._node
+
     @staticmethod
     def _is_displaced(answer: Answer) -> bool:
         if isinstance(answer, TierError):
@@ -118,6 +127,14 @@ class Cluster:
         if self._doubtful:
             yield from self._find_slots()
         return [*dict.fromkeys(filter(None, self._slots))]
+
+    def forget(self) -> None:
+        """Ask for the slots again when they are needed next."""
+        self._doubtful = True
+
+    def owner(self, slot: int) -> Node | None:
+        """The master of a slot, if it is known."""
+        return self._slots[slot] if self._slots else None
 
     def _ask(
         self, commands: Sequence[Command], replies: list[Any], places: _Places, again: bool

@@ -1,0 +1,102 @@
+"""What commands do to which keys, as the upstream's own COMMAND table says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# Commands that change no data, though their flags do not say so. What is neither here, nor read-only,
+# nor a write whose keys are all known, may have written any key.
+HARMLESS = frozenset(
+    b"acl asking auth client command config discard echo hello info lastsave latency memory monitor "
+    b"multi ping psubscribe publish punsubscribe quit readonly readwrite reset role select slowlog "
+    b"spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof watch".split()
+)
+# Writes that reach keys of other databases than the client's.
+FAR = frozenset((b"copy", b"move", b"swapdb"))
+
+
+class Command:
+    """One line of the table.
+
+    Attributes:
+        readonly, write, admin: what its flags say.
+        known: whether its places of keys tell all that it writes.
+        unsafe: whether it may have written keys that nothing tells.
+    """
+
+    __slots__ = ("_first", "_last", "_specs", "_step", "admin", "known", "readonly", "unsafe",
+                 "write")  # fmt: skip
+
+    def __init__(self, name: bytes, flags: set[bytes], keys: Sequence[int], specs: Any) -> None:
+        self._first, self._last, self._step = keys
+        self._specs = [_search(spec) for spec in specs]
+        self.readonly, self.write = b"readonly" in flags, b"write" in flags
+        self.admin = b"admin" in flags
+        self.known = bool(self._first) and b"movablekeys" not in flags and name not in FAR
+        family = name.partition(b"|")[0]
+        self.unsafe = not (self.readonly or family in HARMLESS or (self.write and self.known))
+
+    def keys(self, args: list[bytes]) -> list[bytes]:
+        """The keys among the arguments, where `known`."""
+        last = self._last
+        return args[self._first : len(args) + last + 1 if last < 0 else last + 1 : self._step]
+
+    def first_key(self, args: list[bytes]) -> bytes | None:
+        """The first key; None: there is none, or nothing tells where."""
+        if self._first:
+            return args[self._first] if len(args) > self._first else None
+        for begin, counted in self._specs:
+            at = begin if isinstance(begin, int) else _behind(begin, args)
+            if at and counted is not None:  # a number of keys stands there
+                at = at + counted[1] if args[at + counted[0] : at + counted[0] + 1] != [b"0"] else 0
+            if at and at < len(args):
+                return args[at]
+        return None
+
+
+def _search(spec: dict[bytes, Any]) -> tuple[int | bytes, tuple[int, int] | None]:
+    """Where keys begin: at a place or behind a word; and, if counted, the number's place and theirs."""
+    begin, find = spec[b"begin_search"], spec[b"find_keys"]
+    where = begin[b"spec"].get(b"index", begin[b"spec"].get(b"keyword", 0))
+    counted = find[b"spec"]
+    if find[b"type"] != b"keynum":
+        return where, None
+    return where, (counted[b"keynumidx"], counted[b"firstkey"])
+
+
+def _behind(word: bytes, args: list[bytes]) -> int:
+    upper = [arg.upper() for arg in args[1:]]
+    return upper.index(word) + 2 if word in upper else 0
+
+
+class Table:
+    """The commands of an upstream; empty until it has told them.
+
+    Args:
+        reply: To COMMAND, in RESP3 or RESP2.
+    """
+
+    def __init__(self, reply: Sequence[Any] = ()) -> None:
+        self._commands: dict[bytes, Command] = {}
+        self._families: set[bytes] = set()
+        for line in reply:
+            self._add(line)
+
+    def _add(self, line: Any) -> None:
+        name = line[0].lower()
+        specs = line[8] if len(line) > 8 and all(isinstance(one, dict) for one in line[8]) else ()
+        self._commands[name] = Command(name, {*line[2]}, line[3:6], specs)
+        for inner in line[9] if len(line) > 9 else ():
+            self._families.add(name)
+            self._add(inner)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._commands
+
+    def find(self, name: bytes, args: list[bytes]) -> Command | None:
+        """The command of a call, `name` in small letters; None: it is unknown."""
+        if name in self._families and len(args) > 1:
+            inner = self._commands.get(name + b"|" + args[1].lower())
+            return inner or self._commands[name]
+        return self._commands.get(name)

@@ -1,0 +1,487 @@
+"""A client as the proxy sees it: what of it is answered here, what goes upstream, in which order.
+
+At any time a client either has keys being fetched (on the shared connection) or commands on their
+way on its own, never both: what would go the other way waits. So its commands are executed in the
+order in which it sent them, and one that reads what it has just written asks the upstream.
+
+Not answered from the cache are clients that authenticated as themselves, those within MULTI or
+behind WATCH (whose reads must be the upstream's), and those that went on to speak something else
+than command and reply: SUBSCRIBE, MONITOR, CLIENT REPLY, CLIENT TRACKING. Of the latter bytes are
+passed on both ways without being looked at, until they leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any
+
+from cachecore._resp_client import MAY_ADMINISTER, MAY_READ, MAY_WRITE, Client
+from cachecore._resp_values import NOTHING, ReplyError
+from cachecore.server.proxy.line import After, Call, Line
+from cachecore.server.proxy.reads import READS, STRINGS, Read
+from cachecore.server.proxy.tracking import UNFIT, Tracker
+from cachecore.tiers.redis_link import Node, pack
+
+if TYPE_CHECKING:
+    from cachecore._resp_client import Pending
+    from cachecore.server.proxy.proxy import Proxy
+
+TUNNELS = frozenset(
+    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync psync".split()
+)
+TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
+# What a client may begin with, and is answered here while the upstream is away.
+BEGINNINGS = frozenset((b"hello", b"select", b"ping", b"echo", b"quit"))
+BEGINNINGS_OF_CLIENT = frozenset((b"setname", b"getname", b"setinfo", b"id"))
+QUEUED = b"+QUEUED\r\n"
+PATIENCE = 0.002  # seconds between two looks whether the upstream reads on
+REDIRECTS = (b"-MOVED ", b"-ASK ")
+
+
+class Guest:
+    """The proxy's side of one client."""
+
+    def __init__(self, proxy: Proxy, client: Client) -> None:
+        self.proxy, self.client, self.loop = proxy, client, proxy.loop
+        self.lines: dict[Node, Line] = {}
+        self.queue: deque[Call] = deque()
+        """Calls that wait for their turn."""
+        self.redirects = 0
+        """Calls that were sent to another node than the first."""
+        self._line: Line | None = None  # that was used last
+        self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
+        self._reads = 0  # so many, until now
+        self._fills = 0  # keys that are being fetched for it
+        self._tunnel = self._private = self._multi = self._watching = False
+        self._pinned: Node | None = None  # the node of a transaction
+        self._multi_raw: bytes | None = None  # MULTI, until it is known to which node it goes
+        self._info: dict[bytes, bytes] = {}  # CLIENT SETINFO, for the next connection
+        self._could_read = False
+        client.database = proxy.base
+        self.hide()
+
+    # --- whether C may answer
+
+    @property
+    def _own(self) -> bool:
+        return self._private or self._multi or self._watching or self._tunnel
+
+    def hide(self) -> None:
+        """Let C answer reads, or not."""
+        client, hidden = self.client, self._own or self.proxy.guarded
+        if hidden and client.may & MAY_READ:
+            self._could_read = True
+            client.may &= ~MAY_READ
+        elif not hidden and self._could_read:
+            self._could_read = False
+            client.may |= MAY_READ
+
+    # --- commands
+
+    def command(self, args: list[bytes]) -> Any:
+        """The reply to a command that C did not answer."""
+        name = self.client.last_command
+        read = READS.get(name)
+        if read is None or self._own or self.queue or (self._line is not None and self._line.busy):
+            return self._forward(name, args)
+        if not (self._could_read or self.client.may & MAY_READ):
+            return _refusal(name)
+        if not read.least <= len(args) <= read.most:
+            return self._forward(name, args)
+        keys = args[1:] if read.kind == STRINGS else args[1:2]
+        tracker = self.proxy.tracker(self.client.database, keys)
+        if tracker is None or not tracker.tracking:
+            return self._forward(name, args)
+        return self._read(name, read, tracker, keys, args)
+
+    def _read(
+        self, name: bytes, read: Read, tracker: Tracker, keys: list[bytes], args: list[bytes]
+    ) -> Any:
+        cache, prefix = self.proxy.cache, self.client.prefix
+        values = [cache.peek(prefix + key) for key in keys]
+        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
+        if not tracker.up and (missing or not tracker.serves_stale()):
+            return self._forward(name, args)
+        if not missing:
+            self.proxy.stale_served += not tracker.up
+            values = cache.get_many([prefix + key for key in keys])
+            if read.kind == STRINGS:
+                return [value if isinstance(value, bytes) else None for value in values]
+            if isinstance(values[0], dict) == (read.kind == "hash"):
+                return read.answer(values[0], args)
+            return self._forward(name, args)  # the error is the upstream's
+        if not tracker.can_fetch(read.kind, keys[0]):
+            return self._forward(name, args)
+        pending = self.client.defer()
+        self._fills += 1
+        self._reads += 1
+        turn = self._reads
+
+        def landed(value: Any) -> None:
+            self._fills -= 1
+            if self.client.closed is not None:
+                return
+            if read.kind == STRINGS and value is not UNFIT:
+                value = self._whole(keys, values, missing, value)
+            if value is UNFIT:
+                call = self._call(name, args, pack(tuple(args)))
+                call.pending = pending
+                self._late.append((turn, call))
+            else:
+                pending.resolve(read.answer(value, args))
+            if not self._fills:
+                self.pump()
+
+        tracker.fetch(read.kind, missing if read.kind == STRINGS else keys, landed)
+        return pending
+
+    def _whole(self, keys: list[bytes], values: list[Any], missing: list[bytes], found: Any) -> Any:
+        """The values of all keys, if those that were here are still true, so that it is as of one moment."""
+        cache, prefix = self.proxy.cache, self.client.prefix
+        fetched = dict(zip(missing, found, strict=True))
+        for key, value in zip(keys, values, strict=True):
+            if value is not None and cache.peek(prefix + key) is not value:
+                return UNFIT
+        both = zip(keys, values, strict=True)
+        together = [fetched.get(key) if value is None else value for key, value in both]
+        return [value if isinstance(value, bytes) else None for value in together]
+
+    # --- what goes upstream
+
+    def _forward(self, name: bytes, args: list[bytes]) -> Any:
+        client, proxy = self.client, self.proxy
+        if self._tunnel:
+            return self._pass_on(client.raw())
+        inner = args[1].lower() if len(args) > 1 else b""
+        if (name in BEGINNINGS or (name == b"client" and inner in BEGINNINGS_OF_CLIENT)) and not (
+            self.lines or self._own or b"auth" in map(bytes.lower, args[2:])
+        ) and proxy.is_away(None):  # fmt: skip
+            return NotImplemented
+        command = proxy.table.find(name, args)
+        needs = (MAY_READ if command is not None and command.readonly else
+                 MAY_ADMINISTER if command is not None and command.admin else
+                 0 if command is not None and not command.unsafe and not command.write else
+                 MAY_WRITE)  # fmt: skip
+        if needs & ~(client.may | (MAY_READ if self._could_read else 0)):
+            return _refusal(name)
+        if name in TUNNELS or (name == b"client" and inner in TUNNELS_OF_CLIENT):
+            self._tunnel = True
+            self.hide()
+            return self._pass_on(client.raw())
+        call = self._call(name, args, client.raw())
+        call.after = self._after(name, inner, args)
+        self.hide()
+        if self._multi_raw is not None and name != b"multi":
+            self._submit_multi(call.key)
+        elif name == b"multi" and proxy.is_cluster and self._pinned is None:
+            self._multi_raw = call.raw
+            return "OK"
+        if self._line is not None and (self._line.full or len(self.queue) > 1000):
+            return self._alone(call)
+        call.pending = client.defer()
+        self.submit(call)
+        return call.pending
+
+    def _call(self, name: bytes, args: list[bytes], raw: bytes) -> Call:
+        call = Call(raw, self.proxy.table.find(name, args))
+        if call.command is not None:
+            if call.command.write and call.command.known:
+                call.writes = call.command.keys(args)
+            if self.proxy.is_cluster:
+                call.key = call.command.first_key(args)
+        self.proxy.forwarded += 1
+        return call
+
+    def _submit_multi(self, key: bytes | None) -> None:
+        """MULTI goes to the node of the command behind it; it has been answered."""
+        assert self._multi_raw is not None
+        call, self._multi_raw = Call(self._multi_raw), None
+        call.key = key
+        self.submit(call)
+
+    async def _alone(self, call: Call) -> Any:
+        """Forward a call when those before it have been answered: there is no room for more."""
+        while self.queue or (self._line is not None and self._line.busy):
+            await asyncio.sleep(PATIENCE)
+        if self.client.closed is not None:
+            return NOTHING
+        call.pending = self.loop.create_future()
+        self.submit(call)
+        return await call.pending
+
+    def _pass_on(self, raw: bytes) -> Any:
+        """Send what has no reply that could be told."""
+        call = Call(raw)
+        call.expected = False
+        self.submit(call)
+        if self._line is not None and self._line.full:
+            return self._room()
+        return NOTHING
+
+    async def _room(self) -> Any:
+        while self._line is not None and self._line.full:
+            await asyncio.sleep(PATIENCE)
+        return NOTHING
+
+    def submit(self, call: Call) -> None:
+        """Send a call in its turn."""
+        self.queue.append(call)
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what may be sent now."""
+        if self._fills or self.client.closed is not None:
+            return
+        if self._late:  # they come before what waits, in the order of asking
+            self.queue.extendleft(call for _, call in sorted(self._late, key=_turn, reverse=True))
+            self._late = []
+        while self.queue:
+            call = self.queue[0]
+            line = self._line_for(call)
+            if line is None:
+                self.queue.popleft()
+                continue
+            if line is not self._line and self._line is not None and self._line.busy:
+                return
+            self.queue.popleft()
+            self._line = line
+            line.tunnel = self._tunnel and not self.queue
+            line.send(call)
+
+    def _line_for(self, call: Call) -> Line | None:
+        """The connection for a call; None: there cannot be one, and it has been told so."""
+        proxy = self.proxy
+        node = self._pinned
+        if node is None:
+            stays = self._line is not None and (self._tunnel or (call.key is None and self._line))
+            node = self._line.node if stays and self._line else proxy.node_of(call.key)
+        if node is not None and (self._multi or self._watching) and proxy.is_cluster:
+            self._pinned = node
+        line = self.lines.get(node) if node is not None else None
+        if line is not None:
+            return line
+        if node is None or proxy.is_away(node):
+            call.fail(f"ERR upstream {node or proxy.called} unavailable: "
+                      f"{proxy.why_away(node)}; nothing was done")  # fmt: skip
+            if self._own or not call.expected:
+                self.client.close("upstream")
+            return None
+        line = self.lines[node] = Line(self, node)
+        proxy.lines.add(line)
+        return line
+
+    def setup(self) -> list[bytes]:
+        """What makes a new connection what the client has become."""
+        client = self.client
+        said = [pack(("HELLO", 3))] if client.protocol == 3 else []
+        if client.name:
+            said.append(pack(("CLIENT", "SETNAME", client.name)))
+        return said + [*self._info.values()]
+
+    # --- what comes back
+
+    def begins(self, line: Line, call: Call) -> bool:
+        """The upstream has executed a call: what it wrote is dropped. False: the line waits."""
+        if call.writes:
+            self.proxy.wrote(self.client.database, call.writes)
+        if call.command is None or call.command.unsafe:
+            return self.proxy.settle(line.go_on)
+        return True
+
+    def redirected(self, call: Call, error: bytes) -> bool:
+        """Whether an error sends a call elsewhere, where it then went."""
+        if error.startswith(b"-READONLY"):
+            self.proxy.doubt()
+        if not (self.proxy.is_cluster and error.startswith(REDIRECTS)) or self._pinned is not None:
+            return False
+        kind, _, place = error[1:].decode("utf-8", "replace").strip().split(" ")[:3]
+        node = self.proxy.node_at(place)
+        self.proxy.redirects += 1
+        if kind == "MOVED":
+            self.proxy.doubt()
+        line = self.lines.get(node)
+        if line is None:
+            line = self.lines[node] = Line(self, node)
+            self.proxy.lines.add(line)
+        if kind == "ASK":
+            asking = Call(pack(("ASKING",)))
+            line.send(asking)
+        self.redirects += 1
+        first = call.after
+
+        def landed(reply: bytes) -> bytes | None:
+            self.redirects -= 1
+            return first(reply) if first is not None else None
+
+        call.after, call.begun, call.parts, call.size = landed, False, [], 0
+        line.send(call)
+        return True
+
+    def line_ended(self, line: Line, torn: bool) -> None:
+        """A connection is gone: the client is told, and closed if it was more than a way."""
+        if self.lines.get(line.node) is line:
+            del self.lines[line.node]
+        self.proxy.lines.discard(line)
+        if self._line is line:
+            self._line = None
+        if self.client.closed is None and (torn or self._own):
+            self.client.close("upstream", now=torn)
+
+    def close(self) -> None:
+        """The client is gone."""
+        for line in self.lines.values():
+            self.proxy.lines.discard(line)
+            line.finish()
+        self.lines.clear()
+        self.queue.clear()
+
+    # --- commands that change what a client is
+
+    def _after(self, name: bytes, inner: bytes, args: list[bytes]) -> After | None:
+        """What is to be done with the reply to a command; None: nothing."""
+        change = CHANGES.get(name)
+        changed = None if change is None else change(self, inner, args)
+        if changed is None or name not in QUEUEABLE:
+            return changed
+
+        def after(reply: bytes) -> bytes | None:
+            if reply != QUEUED:
+                return changed(reply)
+            self._private = True  # EXEC tells what became of it, among the rest
+            self.hide()
+            return None
+
+        return after
+
+    def _hello(self, inner: bytes, args: list[bytes]) -> After:
+        words = [word.lower() for word in args[2:]]
+        at = 2 + words.index(b"auth") if b"auth" in words else 0
+        named = args[3 + words.index(b"setname")] if b"setname" in words[:-1] else None
+
+        def after(reply: bytes) -> None:
+            if reply[:1] != b"-":
+                self.client.protocol = 3 if inner == b"3" else 2 if inner else self.client.protocol
+                self.client.name = self.client.name if named is None else named
+                if at:
+                    self._let_in(args[at + 1 : at + 3])
+
+        return after
+
+    def _auth(self, _: bytes, args: list[bytes]) -> After:
+        def after(reply: bytes) -> None:
+            if reply[:1] != b"-":
+                self._let_in(args[1:])
+
+        return after
+
+    def _let_in(self, words: list[bytes]) -> None:
+        """It authenticated: as itself, unless with the words that the proxy itself uses."""
+        ours = [str(word).encode() for word in self.proxy.credentials]
+        if len(ours) == 1 and len(words) == 2:
+            ours = [b"default", *ours]
+        same = len(ours) == len(words) and compare_digest(b"\0".join(ours), b"\0".join(words))
+        self._private = not same
+        self.hide()
+
+    def _select(self, inner: bytes, _: list[bytes]) -> After:
+        def after(reply: bytes) -> None:
+            if reply == b"+OK\r\n":
+                if int(inner) < 256:
+                    self.client.database = int(inner)
+                else:
+                    self._private = True
+                    self.hide()
+
+        return after
+
+    def _client(self, inner: bytes, args: list[bytes]) -> After | None:
+        raw = self.client.raw()
+
+        def after(reply: bytes) -> None:
+            if reply[:1] == b"-":
+                return
+            if inner == b"setname":
+                self.client.name = args[2]
+            elif inner == b"setinfo":
+                self._info[args[2].lower()] = raw
+            else:
+                self._private = True  # it is more than a new connection would be
+                self.hide()
+
+        return after if inner in {b"setname", b"setinfo", b"no-evict", b"no-touch"} else None
+
+    def _reset(self, _: bytes, __: list[bytes]) -> After:
+        def after(reply: bytes) -> None:
+            if reply == b"+RESET\r\n":
+                self.client.protocol, self.client.name = 2, b""
+                self.client.database = 0
+                self._private = self._multi = self._watching = False
+                self._pinned = None
+                if self.proxy.credentials or self.proxy.base:
+                    self._private = True  # nobody, in database 0, on this connection
+                self.hide()
+
+        return after
+
+    def _begin(self, _: bytes, __: list[bytes]) -> After:
+        def after(_: bytes | None) -> None:
+            self._multi = True
+            self.hide()
+
+        after(None)  # at once, and again: the end of the one before may come between
+        return after
+
+    def _watch(self, _: bytes, __: list[bytes]) -> After:
+        def after(_: bytes | None) -> None:
+            self._watching = True
+            self.hide()
+
+        after(None)
+        return after
+
+    def _end(self, _: bytes, __: list[bytes]) -> After:
+        def after(reply: bytes) -> None:
+            if reply != QUEUED:  # of UNWATCH
+                self._multi = self._watching = False
+                self._pinned = None
+                self.hide()
+
+        return after
+
+    def _quit(self, _: bytes, __: list[bytes]) -> After:
+        return lambda _: self.client.close("quit")
+
+    def _told(self, inner: bytes, args: list[bytes]) -> After | None:
+        if len(args) > 2 or inner not in {b"", b"all", b"default", b"everything", b"cachecore"}:
+            return None
+        return lambda reply: self.proxy.add_info(reply, only=inner == b"cachecore")
+
+
+def _refusal(name: bytes) -> ReplyError:
+    text = name.decode("utf-8", "replace")
+    return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
+
+
+def _turn(late: tuple[int, Call]) -> int:
+    return late[0]
+
+
+_Change = Callable[[Guest, bytes, list[bytes]], After | None]
+CHANGES: dict[bytes, _Change] = {
+    b"hello": Guest._hello,
+    b"auth": Guest._auth,
+    b"select": Guest._select,
+    b"client": Guest._client,
+    b"reset": Guest._reset,
+    b"multi": Guest._begin,
+    b"watch": Guest._watch,
+    b"exec": Guest._end,
+    b"discard": Guest._end,
+    b"unwatch": Guest._end,
+    b"quit": Guest._quit,
+    b"info": Guest._told,
+}
+QUEUEABLE = frozenset((b"hello", b"auth", b"select", b"client", b"reset"))  # within MULTI

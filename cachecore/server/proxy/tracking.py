@@ -1,0 +1,452 @@
+"""The connection that fills the cache, and tells what of it is no longer true.
+
+All that is cached of a database (in a Cluster: of a node) was read on one connection, on which
+CLIENT TRACKING is on. Redis remembers what was read there and says on the same connection when it
+changes. So the order of the stream tells what is newer: a value that comes after an invalidation was
+read after the change. A key that is invalidated while it is being fetched is not kept.
+
+    fill of a string   PTTL key, GETRANGE key 0 max_value
+    fill of a hash     PTTL key, HSCAN key 0 COUNT max_fields [, HPTTL key FIELDS ...]
+    of several strings PTTL key ... , MGET key ...
+
+The lifetime comes first, so that nothing can happen between the value's arrival and its being
+kept. What is longer than the bound (its second half was not even sent) is not kept but forwarded, as
+is everything that cannot be told for sure: a reply "" may be a key that has just expired.
+
+    up        what is cached is true, as far as the stream has been read
+    doubtful  the connection was lost: nothing of it is served; clients ask the upstream
+    away      it could not be replaced: what is cached is served for `max_stale` seconds, counted
+              from when the upstream was last heard
+
+When the connection is back, what the old one covered is dropped before anything is served. A
+connection on which nothing is heard within `timeout` seconds, in reply to a PING, is lost too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from logging import getLogger
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from cachecore._frames import Frames
+from cachecore.server.proxy.commands import Table
+from cachecore.server.proxy.reads import HASH, STRING, STRINGS
+from cachecore.tiers.redis_link import Node, Refusal, pack
+
+if TYPE_CHECKING:
+    from cachecore.server.proxy.proxy import Proxy
+
+log = getLogger("cachecore.server.proxy")
+
+UNFIT: Any = object()  # in place of a value: ask the upstream yourself
+TOO_LONG: Any = object()  # in place of a reply of which too much came
+MOST_FLIGHTS = 16_384
+MOST_UNFIT = 10_000  # keys that are known to be too large, or of another kind
+MOST_REPLY = 64 << 20  # bytes of a reply that are kept until it is complete
+COARSE = 0.01  # seconds by which the cache's clock may lag
+FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between two attempts to connect
+FAILURES = (OSError, TimeoutError, Refusal, ValueError, hiredis.HiredisError)
+
+Waiter = Callable[[Any], None]
+_Expected = tuple[Callable[[Any], None], float]
+
+
+class Flight:
+    """Keys that are being fetched."""
+
+    __slots__ = ("asked", "keys", "kept", "kind", "ttls", "waiters")
+
+    def __init__(self, kind: str, keys: Sequence[bytes], asked: float) -> None:
+        self.kind, self.keys, self.asked = kind, keys, asked
+        self.waiters: list[Waiter] = []
+        self.ttls: list[Any] = []
+        self.kept = True  # unless a key changes meanwhile
+
+
+class Stream(asyncio.Protocol):
+    """One connection: commands out, replies in their order, pushes in between."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_push: Callable[[Any], None]) -> None:
+        self._loop, self._on_push = loop, on_push
+        self._frames = Frames()
+        self._reader = hiredis.Reader(replyError=Refusal)
+        self._parts: list[bytes] = []
+        self._size = 0  # of the parts
+        self._out: list[bytes] = []
+        self.expected: deque[_Expected] = deque()
+        self.ended: asyncio.Future[str] = loop.create_future()
+        self.heard = loop.time()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end(str(error or "the server closed the connection"))
+
+    def end(self, reason: str) -> None:
+        """Close it; who expects a reply gets UNFIT."""
+        if not self.ended.done():
+            self.ended.set_result(reason)
+            self._transport.abort()
+            while self.expected:
+                self.expected.popleft()[0](UNFIT)
+
+    def ask(self, packed: Sequence[bytes], callbacks: Sequence[Callable[[Any], None]]) -> None:
+        """Send commands; each callback is called with a reply, a Refusal, TOO_LONG or UNFIT."""
+        if self.ended.done():
+            for callback in callbacks:
+                callback(UNFIT)
+            return
+        now = self._loop.time()
+        self.expected.extend([(callback, now) for callback in callbacks])
+        if not self._out:  # what is asked in one round of the loop is sent together
+            self._loop.call_soon(self._flush)
+        self._out += packed
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if not self.ended.done():
+            self._transport.write(b"".join(out))
+
+    async def asked(self, *command: bytes | str | int) -> Any:
+        """A reply; a Refusal is raised."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.ask([pack(command)], [lambda reply: future.done() or future.set_result(reply)])
+        reply = await future
+        if isinstance(reply, Refusal):
+            raise reply
+        if reply is UNFIT or reply is TOO_LONG:
+            raise ConnectionError("the connection was lost")
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._loop.time()
+        at = 0
+        try:
+            while at < len(data):
+                end = self._frames.follow(data, at)
+                piece = data[at:] if end < 0 else data[at:end]
+                if self._size <= MOST_REPLY:
+                    self._parts.append(piece)
+                else:
+                    self._parts.clear()
+                self._size += len(piece)
+                if end < 0:
+                    return
+                self._got()
+                at = end
+        except (ValueError, hiredis.HiredisError, LookupError, TypeError) as error:
+            self.end(f"what the server sent is not its protocol: {error}")
+
+    def _got(self) -> None:
+        """A reply is complete."""
+        reply = TOO_LONG
+        if self._size <= MOST_REPLY:
+            self._reader.feed(b"".join(self._parts))
+            reply = self._reader.gets()
+        self._parts.clear()
+        self._size = 0
+        if self._frames.kind == ord(">"):
+            self._on_push(reply)
+        elif not self.ended.done():
+            self.expected.popleft()[0](reply)
+
+
+class Tracker:
+    """What is cached of one database of one node, and the connection that keeps it true."""
+
+    def __init__(self, proxy: Proxy, node: Node, database: int) -> None:
+        self._proxy, self.node, self.database = proxy, node, database
+        self._prefix = bytes((database,))
+        self._loop = asyncio.get_running_loop()
+        self._stream: Stream | None = None
+        self._flights: dict[bytes, list[Flight]] = {}
+        self._unfit: dict[tuple[str, bytes], None] = {}
+        self._hash_lifetimes = False
+        self.up = False
+        self.tracking = True
+        self.covers = False  # whether anything cached may be of it
+        self.heard = self._loop.time()
+        self.failure: str | None = (
+            None  # why it could not be connected last; None: it was, or not tried
+        )
+        self._task = self._loop.create_task(self._run())
+
+    # --- its life
+
+    async def _run(self) -> None:
+        delay = 0.0
+        while True:
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            began = self._loop.time()
+            stream = None
+            try:
+                async with asyncio.timeout(self._proxy.timeout):
+                    stream = await self._connect()
+            except Exception as error:
+                if not isinstance(error, FAILURES):
+                    log.exception("connecting to %s failed", self.node)
+                self._failed(error)
+            else:
+                reason = await self._stay(stream)
+                self._lost(reason)
+            lasted = self._loop.time() - began if stream is not None else 0
+            delay = 0.0 if lasted > 1 else min(LAST_DELAY, max(FIRST_DELAY, 2 * delay))
+
+    async def _connect(self) -> Stream:
+        stream: Stream = await self._proxy.connect(
+            self.node, lambda: Stream(self._loop, self._pushed)
+        )
+        try:
+            self._stream = stream
+            for command in self._proxy.login(self.node, self.database):
+                await stream.asked(*command)
+            tracking = await self._track(stream)
+            table = Table(await stream.asked("COMMAND"))
+            self._proxy.table = table
+            self._hash_lifetimes = b"hpttl" in table
+        except BaseException:
+            stream.end("it could not be used")
+            raise
+        self._came_up(tracking)
+        return stream
+
+    async def _track(self, stream: Stream) -> bool:
+        try:
+            await stream.asked("HELLO", 3)
+            await stream.asked("CLIENT", "SETNAME", "cachecore-proxy")
+            await stream.asked("CLIENT", "TRACKING", "ON")
+        except Refusal as refusal:
+            if refusal.code in {"LOADING", "NOAUTH", "MASTERDOWN"}:
+                raise
+            if self.tracking:
+                log.warning(
+                    "%s cannot track what clients read (%s): nothing is cached, every command is "
+                    "forwarded", self.node, refusal,
+                )  # fmt: skip
+            return False
+        return True
+
+    async def _stay(self, stream: Stream) -> str:
+        """Until it is lost; why."""
+        timeout = self._proxy.timeout
+        while not stream.ended.done():
+            await asyncio.wait([stream.ended], timeout=timeout / 4)
+            now = self._loop.time()
+            if stream.expected and now - stream.expected[0][1] > timeout:
+                stream.end("the server does not answer")
+            elif not stream.expected and now - stream.heard > timeout / 4:
+                stream.ask([pack(("PING",))], [lambda _: None])
+        return stream.ended.result()
+
+    def _came_up(self, tracking: bool) -> None:
+        self.drop()
+        self.up = self.covers = True
+        self.tracking, self.failure = tracking, None
+        self._proxy.changed(self)
+
+    def _lost(self, reason: str) -> None:
+        assert self._stream is not None
+        log.warning("the connection to %s that tracks database %d was lost: %s",
+                    self.node, self.database, reason)  # fmt: skip
+        self.up, self.heard, self._stream = False, self._stream.heard, None
+        self._proxy.losses += 1
+        self._flights.clear()
+        self._proxy.changed(self)
+        self._loop.call_at(self.heard + self._proxy.max_stale, self._grown_old)
+
+    def _failed(self, error: BaseException) -> None:
+        reason = str(error) or type(error).__name__
+        if self.failure is None:
+            log.warning("%s cannot be reached: %s", self.node, reason)
+        self.failure, self._stream = reason, None
+        self._proxy.changed(self)
+
+    def _grown_old(self) -> None:
+        """What is cached has been stale for as long as it may."""
+        if not self.up and self._loop.time() - self.heard >= self._proxy.max_stale:
+            self.drop()
+            self._proxy.changed(self)
+
+    def serves_stale(self) -> bool:
+        """Whether what is cached may be served though it may no longer be true."""
+        age = self._loop.time() - self.heard
+        return not self.up and self.failure is not None and age < self._proxy.max_stale
+
+    def close(self) -> None:
+        """End it, and drop what it covered."""
+        self._task.cancel()
+        if self._stream is not None:
+            self._stream.end("closed")
+        self.up = False
+        self.drop()
+
+    # --- what changes
+
+    def _pushed(self, push: Any) -> None:
+        if push is TOO_LONG or push[0] != b"invalidate":
+            return
+        if push[1] is None:
+            self.drop()
+            self.covers = True
+            return
+        self._proxy.invalidations += len(push[1])
+        self._proxy.cache.delete_many([self._prefix + key for key in push[1]])
+        for key in push[1]:
+            self.disturb(key)
+
+    def disturb(self, key: bytes) -> None:
+        """A key changes: what is being fetched of it is not kept, nor joined by who asks later."""
+        for flight in self._flights.pop(key, ()):
+            flight.kept = False
+        if self._unfit:
+            for kind in (STRING, HASH):
+                self._unfit.pop((kind, key), None)
+
+    def drop(self) -> None:
+        """Drop everything that it covered."""
+        for flights in self._flights.values():
+            for flight in flights:
+                flight.kept = False
+        self._flights.clear()
+        self._unfit.clear()
+        if self.covers:
+            self.covers = False
+            self._proxy.forget(self)
+
+    def settle(self, callback: Callable[[], None]) -> bool:
+        """Call back when all is known that had changed by now; False: it is, by having been dropped."""
+        if self._stream is not None and self.up and self.tracking:
+
+            def settled(reply: Any) -> None:
+                if reply is UNFIT:  # the connection was lost: nobody knows
+                    self.drop()
+                callback()
+
+            self._stream.ask([pack(("PING",))], [settled])
+            return True
+        self.drop()
+        return False
+
+    # --- what is fetched
+
+    def can_fetch(self, kind: str, key: bytes) -> bool:
+        """Whether it is worth trying."""
+        return (
+            self.up
+            and self.tracking
+            and len(self._flights) < MOST_FLIGHTS
+            and (kind, key) not in self._unfit
+        )
+
+    def fetch(self, kind: str, keys: Sequence[bytes], waiter: Waiter) -> None:
+        """Fetch keys, the strings of several or all of one; `waiter` gets the value, or UNFIT."""
+        if kind != STRINGS:
+            for flight in self._flights.get(keys[0], ()):
+                if flight.kind == kind:
+                    flight.waiters.append(waiter)
+                    return
+        assert self._stream is not None
+        flight = Flight(kind, keys, self._loop.time())
+        flight.waiters.append(waiter)
+        for key in keys:
+            self._flights.setdefault(key, []).append(flight)
+        self._proxy.fills += 1
+        packed = [pack((b"PTTL", key)) for key in keys]
+        callbacks: list[Callable[[Any], None]] = [flight.ttls.append] * len(keys)
+        if kind == STRING:
+            packed.append(pack((b"GETRANGE", keys[0], 0, self._proxy.max_value)))
+            callbacks.append(lambda reply: self._finish(flight, _string(flight, reply)))
+        elif kind == STRINGS:
+            packed.append(pack((b"MGET", *keys)))
+            callbacks.append(lambda reply: self._finish(flight, _strings(reply)))
+        else:
+            packed.append(pack((b"HSCAN", keys[0], 0, b"COUNT", self._proxy.max_fields)))
+            callbacks.append(lambda reply: self._got_hash(flight, reply))
+        self._stream.ask(packed, callbacks)
+
+    def _got_hash(self, flight: Flight, reply: Any) -> None:
+        """Where fields have lifetimes of their own, the shortest of them is the hash's."""
+        value = _hash(flight, reply)
+        if not self._hash_lifetimes or not isinstance(value, dict) or self._stream is None:
+            self._finish(flight, value)
+            return
+
+        def with_lifetimes(lifetimes: Any) -> None:
+            fit = isinstance(lifetimes, list) and isinstance(flight.ttls[0], int)
+            if fit:
+                some = [ttl for ttl in (*lifetimes, flight.ttls[0]) if ttl >= 0]
+                flight.ttls[0] = min(some, default=flight.ttls[0])
+            self._finish(flight, value if fit else UNFIT)
+
+        command = pack((b"HPTTL", flight.keys[0], b"FIELDS", len(value), *value))
+        self._stream.ask([command], [with_lifetimes])
+
+    def _finish(self, flight: Flight, value: Any) -> None:
+        for key in flight.keys:
+            if flight.kept and (flights := self._flights.get(key)):
+                flights.remove(flight)
+                if not flights:
+                    del self._flights[key]
+        values = value if flight.kind == STRINGS and value is not UNFIT else [value]
+        for key, one, ttl in zip(flight.keys, values, flight.ttls, strict=False):
+            too_long = isinstance(one, bytes) and len(one) > self._proxy.max_value
+            if one is TOO_LONG or (too_long and flight.kind == STRING):
+                value = UNFIT
+                if flight.kept:
+                    self._remember_unfit(flight.kind, key)
+            elif flight.kept and one is not None and one is not UNFIT and not too_long:
+                self._keep(key, one, ttl, flight.asked)
+        for waiter in flight.waiters:
+            waiter(value)
+
+    def _keep(self, key: bytes, value: Any, ttl: Any, asked: float) -> None:
+        seconds = math.inf
+        if not isinstance(ttl, int) or ttl == -2:
+            return
+        if ttl >= 0:
+            seconds = ttl / 1000 - (self._loop.time() - asked) - COARSE
+        if seconds > 0 and self.up:
+            self._proxy.cache.set(self._prefix + key, value, ttl=seconds)
+
+    def _remember_unfit(self, kind: str, key: bytes) -> None:
+        if len(self._unfit) >= MOST_UNFIT:
+            del self._unfit[next(iter(self._unfit))]
+        self._unfit[kind, key] = None
+
+
+# --- replies as values: bytes, a dict or None; UNFIT: cannot be told; TOO_LONG: nothing to be kept
+
+
+def _string(flight: Flight, reply: Any) -> Any:
+    if isinstance(reply, bytes) and reply:
+        return reply
+    if reply == b"" and flight.kept and flight.ttls in ([-1], [-2]):
+        return None if flight.ttls == [-2] else reply
+    return _no_value(reply)
+
+
+def _no_value(reply: Any) -> Any:
+    other = isinstance(reply, Refusal) and reply.code == "WRONGTYPE"
+    return TOO_LONG if reply is TOO_LONG or other else UNFIT
+
+
+def _strings(reply: Any) -> Any:
+    return reply if isinstance(reply, list) else UNFIT
+
+
+def _hash(flight: Flight, reply: Any) -> Any:
+    if not isinstance(reply, list):
+        return _no_value(reply)
+    cursor, pairs = reply
+    if cursor != b"0":
+        return TOO_LONG
+    if pairs:
+        return dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return None if flight.kept and flight.ttls == [-2] else UNFIT
