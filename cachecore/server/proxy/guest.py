@@ -125,7 +125,12 @@ class Guest:
             if self.client.closed is not None:
                 return
             if read.kind == STRINGS and value is not UNFIT:
-                value = self._whole(keys, values, missing, value)
+                value = self._whole(keys, values, value)
+                if value is None:  # something changed meanwhile: all of it at once
+                    self._fills += 1
+                    values[:] = [None] * len(keys)
+                    tracker.fetch(STRINGS, keys, landed)
+                    return
             if value is UNFIT:
                 call = self._call(name, args, pack(tuple(args)))
                 call.pending = pending
@@ -138,15 +143,14 @@ class Guest:
         tracker.fetch(read.kind, missing if read.kind == STRINGS else keys, landed)
         return pending
 
-    def _whole(self, keys: list[bytes], values: list[Any], missing: list[bytes], found: Any) -> Any:
-        """The values of all keys, if those that were here are still true, so that it is as of one moment."""
-        cache, prefix = self.proxy.cache, self.client.prefix
-        fetched = dict(zip(missing, found, strict=True))
+    def _whole(self, keys: list[bytes], values: list[Any], found: list[Any]) -> Any:
+        """The strings of all keys, as of one moment; None if those that were here have changed."""
+        cache, prefix, fetched = self.proxy.cache, self.client.prefix, iter(found)
+        together = []
         for key, value in zip(keys, values, strict=True):
             if value is not None and cache.peek(prefix + key) is not value:
-                return UNFIT
-        both = zip(keys, values, strict=True)
-        together = [fetched.get(key) if value is None else value for key, value in both]
+                return None
+            together.append(next(fetched) if value is None else value)
         return [value if isinstance(value, bytes) else None for value in together]
 
     # --- what goes upstream
@@ -188,8 +192,10 @@ class Guest:
     def _call(self, name: bytes, args: list[bytes], raw: bytes) -> Call:
         call = Call(raw, self.proxy.table.find(name, args))
         if call.command is not None:
-            if call.command.write and call.command.known:
-                call.writes = call.command.keys(args)
+            # A read that was forwarded may have seen what the tracker has yet to hear of.
+            seen = name in READS and not (self._private or self._multi)
+            if call.command.known and (call.command.write or seen):
+                call.drops = call.command.keys(args)
             if self.proxy.is_cluster:
                 call.key = call.command.first_key(args)
         self.proxy.forwarded += 1
@@ -285,8 +291,8 @@ class Guest:
 
     def begins(self, line: Line, call: Call) -> bool:
         """The upstream has executed a call: what it wrote is dropped. False: the line waits."""
-        if call.writes:
-            self.proxy.wrote(self.client.database, call.writes)
+        if call.drops:
+            self.proxy.wrote(self.client.database, call.drops)
         if call.command is None or call.command.unsafe:
             return self.proxy.settle(line.go_on)
         return True

@@ -36,19 +36,18 @@ class Call:
         raw: the command as it came.
         command: what the upstream's table says of it; None: nothing.
         key: its first key, which in a Cluster tells the node.
-        writes: keys that it writes.
+        drops: keys of which nothing cached is served once the upstream has executed it.
         after: sees the whole reply before the client does, and may return another.
         pending: where the reply goes; None: it has none, or nobody waits for it.
         expected: whether there will be a reply.
     """
 
-    __slots__ = ("after", "begun", "command", "expected", "key", "parts", "pending", "raw",
-                 "size", "writes")  # fmt: skip
+    __slots__ = ("after", "begun", "command", "drops", "expected", "key", "parts", "pending", "raw", "size")  # fmt: skip
 
     def __init__(self, raw: bytes, command: Command | None = None) -> None:
         self.raw, self.command = raw, command
         self.key: bytes | None = None
-        self.writes: list[bytes] = []
+        self.drops: list[bytes] = []
         self.after: After | None = None
         self.pending: Pending | asyncio.Future[Any] | None = None
         self.parts: list[bytes] = []
@@ -145,7 +144,7 @@ class Line(asyncio.Protocol):
         calls, self.expected = self.expected, deque()
         self.guest.line_ended(self, torn=self._streaming)
         for call in calls:
-            self.guest.proxy.wrote(self.guest.client.database, call.writes)
+            self.guest.proxy.wrote(self.guest.client.database, call.drops)
             call.fail(f"ERR {reason}{doubt}")
         self.guest.pump()
 

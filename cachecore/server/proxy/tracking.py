@@ -50,7 +50,7 @@ MOST_FLIGHTS = 16_384
 MOST_UNFIT = 10_000  # keys that are known to be too large, or of another kind
 MOST_REPLY = 64 << 20  # bytes of a reply that are kept until it is complete
 COARSE = 0.01  # seconds by which the cache's clock may lag
-FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between two attempts to connect
+FIRST_DELAY, LAST_DELAY = 0.05, 1.0  # seconds between two attempts to connect
 FAILURES = (OSError, TimeoutError, Refusal, ValueError, hiredis.HiredisError)
 
 Waiter = Callable[[Any], None]

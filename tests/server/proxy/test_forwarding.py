@@ -1,0 +1,329 @@
+"""What goes to the upstream and comes back: order, verbatim replies, modes, backpressure."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from cachecore.tiers.testing import eventually
+from server.proxy.conftest import Start
+from server.proxy.proxies import ProxyProcess, client
+from servers import Server
+
+
+class Wire:
+    """A connection to a port, byte by byte."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, text: bytes) -> None:
+        self.sock.sendall(text)
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(size)
+
+    def line(self) -> bytes:
+        return self.file.readline()
+
+    def closed(self) -> bool:
+        return self.file.read(1) == b""
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def proxy(start: Start) -> ProxyProcess:
+    return start()
+
+
+@pytest.fixture
+def wire(proxy: ProxyProcess) -> Iterator[Wire]:
+    one = Wire(proxy.port)
+    yield one
+    one.close()
+
+
+CONVERSATIONS = {
+    "strings": b"SET k 1\r\nGET k\r\nGET k\r\nMGET k none k\r\nSTRLEN k\r\nEXISTS k\r\nGET none\r\n",
+    "empty": b"SET k ''\r\nGET k\r\nGET k\r\nSTRLEN k\r\nEXISTS k\r\n",
+    "hashes": b"HSET h a 1 b 2\r\nHGETALL h\r\nHGET h a\r\nHMGET h a z\r\nHLEN h\r\nHEXISTS h z\r\n"
+    b"HKEYS h\r\nHVALS h\r\nHSTRLEN h a\r\nHGETALL none\r\nHGET none a\r\n",
+    "hashes in RESP3": b"HELLO 3 SETNAME x\r\nHSET h a 1\r\nHGETALL h\r\nHGETALL h\r\nGET none\r\n"
+    b"HGETALL none\r\nHGET h z\r\n",
+    "wrong kinds": b"LPUSH l 1\r\nGET l\r\nHGETALL l\r\nSTRLEN l\r\nMGET l\r\nEXISTS l\r\nSET s 1\r\n"
+    b"GET s\r\nHGET s f\r\nHSET h a 1\r\nHGET h a\r\nGET h\r\nMGET h s\r\n",
+    "arguments": b"GET\r\nGET a b\r\nHGET h\r\nMGET\r\nNOSUCH a\r\nSET k\r\nHGETALL a b\r\n",
+    "transactions": b"MULTI\r\nSET k 1\r\nGET k\r\nEXEC\r\nGET k\r\nMULTI\r\nGET k\r\nDISCARD\r\nEXEC\r\n"
+    b"WATCH k\r\nGET k\r\nSET k 2\r\nMULTI\r\nGET k\r\nEXEC\r\nGET k\r\nMULTI\r\nNOSUCH\r\nEXEC\r\n",
+    "databases": b"SET k 0\r\nGET k\r\nSELECT 3\r\nGET k\r\nSET k 3\r\nGET k\r\nSELECT 0\r\nGET k\r\n"
+    b"SELECT 99\r\nGET k\r\nSELECT 3\r\nGET k\r\nMOVE k 0\r\nCOPY k k DB 4\r\n",
+    "in a transaction": b"SET k 0\r\nMULTI\r\nSELECT 3\r\nSET k 3\r\nEXEC\r\nGET k\r\nGET k\r\n",
+    "scripts": b"SET k 1\r\nGET k\r\nEVAL \"return redis.call('set', 'k', '2')\" 0\r\nGET k\r\n",
+    "flushed": b"SET k 1\r\nGET k\r\nFLUSHDB\r\nGET k\r\nSET k 1\r\nGET k\r\nFLUSHALL\r\nGET k\r\n",
+    "swapped": b"SET k 1\r\nGET k\r\nSELECT 1\r\nSET k 2\r\nGET k\r\nSWAPDB 0 1\r\nGET k\r\n"
+    b"SELECT 0\r\nGET k\r\n",
+    "expired": b"SET k 1 PX 1\r\nBLPOP none 0.02\r\nGET k\r\nSET k 1\r\nGET k\r\nPEXPIRE k 1\r\n"
+    b"BLPOP none 0.02\r\nGET k\r\nGET k\r\n",
+    "no replies": b"SET k 1\r\nGET k\r\nCLIENT REPLY SKIP\r\nGET k\r\nCLIENT REPLY OFF\r\nSET k 2\r\n"
+    b"GET k\r\nCLIENT REPLY ON\r\nGET k\r\n",
+    "reset": b"SELECT 3\r\nHELLO 3\r\nRESET\r\nGET none\r\nSET k 1\r\nGET k\r\n",
+}
+
+
+@pytest.mark.parametrize("topic", CONVERSATIONS)
+@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
+def test_says_what_the_upstream_says(
+    topic: str, together: bool, proxy: ProxyProcess, upstream: Server
+) -> None:
+    """Whether commands come in one piece, and are forwarded, or one by one, and are not."""
+    answers = []
+    for port in (proxy.port, upstream.port):
+        with client(upstream.port) as some:
+            some.flushall()
+        answers.append(masked(conversation(port, CONVERSATIONS[topic], together)))
+    assert answers[0] == answers[1]
+
+
+def conversation(port: int, text: bytes, together: bool) -> bytes:
+    """What is answered to these lines, some of which have no reply of their own."""
+    wire, answer = Wire(port), b""
+    for piece in [text] if together else text.splitlines(keepends=True):
+        wire.send(piece)
+        if not together:
+            time.sleep(0.01)  # a reply has come, if there is one
+    wire.send(b"ECHO the-end\r\n")
+    while not answer.endswith(b"the-end\r\n"):
+        answer += wire.line()
+    wire.close()
+    return answer
+
+
+def masked(answer: bytes) -> bytes:
+    """Without HELLO's number of the connection."""
+    lines = answer.split(b"\r\n")
+    numbers = [at + 1 for at, line in enumerate(lines) if line == b"id"]
+    return b"\r\n".join(b"ID" if at in numbers else line for at, line in enumerate(lines))
+
+
+def test_pipelines_keep_their_order(proxy: ProxyProcess, upstream: Server) -> None:
+    """Local hits, fills and forwarded commands in one pipeline, of several clients at a time."""
+    with client(upstream.port) as some:
+        some.mset({f"k{at}": f"v{at}" for at in range(1000)})
+    faults = []
+
+    def talk(who: int) -> None:
+        with proxy.client() as some:
+            for round_ in range(20):
+                pipe, expected = some.pipeline(transaction=False), []
+                for at in range(40):
+                    number = (who * 131 + round_ * 17 + at * at) % 1000
+                    if at % 7 == 3:
+                        pipe.echo(str(number))
+                        expected.append(str(number).encode())
+                    elif at % 11 == 5:
+                        pipe.set(f"own{who}", number)
+                        pipe.get(f"own{who}")
+                        expected += [True, str(number).encode()]
+                    elif at % 5 == 1:
+                        pipe.mget(f"k{number}", "none")
+                        expected.append([f"v{number}".encode(), None])
+                    else:
+                        pipe.get(f"k{number}")
+                        expected.append(f"v{number}".encode())
+                if (got := pipe.execute()) != expected:
+                    faults.append((got, expected))
+
+    threads = [threading.Thread(target=talk, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    facts = proxy.info()
+    assert facts["fills"] > 0
+    assert facts["forwarded"] > 0
+
+
+def test_hits_do_not_reach_the_upstream(proxy: ProxyProcess, upstream: Server) -> None:
+    with client(upstream.port) as behind, proxy.client() as some:
+        behind.set("s", "x")
+        behind.hset("h", mapping={"f": "y"})
+        for _ in range(2):
+            assert some.get("s") == b"x"
+            assert some.hgetall("h") == {b"f": b"y"}
+        before = behind.info("commandstats")
+        for _ in range(50):
+            assert some.get("s") == b"x"
+            assert some.mget("s", "s") == [b"x", b"x"]
+            assert some.hget("h", "f") == b"y"
+            assert some.exists("s") == 1
+        after = behind.info("commandstats")
+        for name in ("get", "getrange", "mget", "hget", "hscan", "exists"):
+            assert after.get(f"cmdstat_{name}") == before.get(f"cmdstat_{name}"), name
+
+
+def test_expires_with_the_upstream(proxy: ProxyProcess, upstream: Server) -> None:
+    with client(upstream.port) as behind, proxy.client() as some:
+        behind.config_set("hz", 1)  # it notices by itself late
+        behind.set("k", 1, px=200)
+        assert some.get("k") == b"1"
+        eventually(lambda: some.get("k") is None)
+        assert behind.get("k") is None
+
+
+def test_large_values_pass_but_are_not_kept(start: Start, upstream: Server) -> None:
+    proxy = start(max_value=1000, max_fields=10)
+    with proxy.client() as some:
+        some.set("exact", b"x" * 1000)
+        some.set("large", b"y" * 1001)
+        some.hset("wide", mapping={f"f{at}": at for at in range(600)})
+        for _ in range(3):
+            assert some.get("exact") == b"x" * 1000
+            assert some.get("large") == b"y" * 1001
+            assert len(some.hgetall("wide")) == 600
+            assert some.mget("large", "exact") == [b"y" * 1001, b"x" * 1000]
+        some.set("large", b"small now")
+        fills = proxy.info()["fills"]
+        assert some.get("large") == b"small now"
+        assert some.get("large") == b"small now"
+        assert proxy.info()["fills"] == fills + 1
+
+
+def test_who_authenticates_is_not_served_from_the_cache(
+    proxy: ProxyProcess, upstream: Server
+) -> None:
+    with client(upstream.port) as behind, proxy.client() as some:
+        behind.set("k", 1)
+        behind.acl_setuser(
+            "narrow", enabled=True, passwords=["+pass"], keys=["other*"], commands=["+get", "+hello"]
+        )
+        assert some.get("k") == b"1"
+        wire = Wire(proxy.port)
+        wire.send(b"AUTH narrow wrong\r\nGET k\r\nAUTH narrow pass\r\nGET k\r\n")
+        assert wire.line().startswith(b"-WRONGPASS")
+        assert wire.read(7) == b"$1\r\n1\r\n"
+        assert wire.line() == b"+OK\r\n"
+        assert wire.line().startswith(b"-NOPERM")
+        wire.send(b"GET k\r\n")
+        assert wire.line().startswith(b"-NOPERM")
+        wire.close()
+
+
+def test_with_the_proxys_own_password_it_is(upstream: Server, start: Start) -> None:
+    with client(upstream.port) as behind:
+        behind.set("k", 1)
+        behind.config_set("requirepass", "secret")
+        proxy = start(f"redis://:secret@127.0.0.1:{upstream.port}")
+        with proxy.client(password="secret") as some:
+            assert [some.get("k") for _ in range(3)] == [b"1"] * 3
+        assert proxy.info()["fills"] == 1
+
+
+def test_subscribers_in_both_protocols(proxy: ProxyProcess, upstream: Server) -> None:
+    for protocol in (2, 3):
+        with proxy.client(protocol=protocol) as some, proxy.client() as other:
+            listener = some.pubsub()
+            listener.subscribe("a", "b")
+            kinds = [listener.get_message(timeout=5)["type"] for _ in range(2)]
+            assert kinds == ["subscribe", "subscribe"]
+            assert other.publish("b", "hello") == 1
+            assert listener.get_message(timeout=5)["data"] == b"hello"
+            listener.unsubscribe()
+            kinds = [listener.get_message(timeout=5)["type"] for _ in range(2)]
+            assert kinds == ["unsubscribe", "unsubscribe"]
+            listener.close()
+
+
+def test_a_blocked_client_keeps_nobody_waiting(proxy: ProxyProcess) -> None:
+    got = []
+    with proxy.client() as some, proxy.client() as other:
+        waiter = threading.Thread(target=lambda: got.append(some.blpop("list", timeout=10)))
+        waiter.start()
+        eventually(lambda: other.info("clients")["blocked_clients"] == 1)
+        other.lpush("list", "x")
+        waiter.join()
+    assert got == [(b"list", b"x")]
+
+
+def test_client_tracking_of_a_client_works(proxy: ProxyProcess, upstream: Server) -> None:
+    wire = Wire(proxy.port)
+    with client(upstream.port) as behind:
+        wire.send(b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET k\r\nPING\r\n")
+        while wire.line() != b"+PONG\r\n":
+            pass
+        behind.set("k", 2)
+        assert [wire.line() for _ in range(5)] == [
+            b">2\r\n", b"$10\r\n", b"invalidate\r\n", b"*1\r\n", b"$1\r\n",
+        ]  # fmt: skip
+    wire.close()
+
+
+def test_quit_and_a_closed_upstream_close_the_client(proxy: ProxyProcess, wire: Wire) -> None:
+    wire.send(b"SET k 1\r\nQUIT\r\n")
+    assert wire.line() == b"+OK\r\n"
+    assert wire.line() == b"+OK\r\n"
+    assert wire.closed()
+
+
+def test_who_does_not_read_does_not_fill_the_proxys_memory(
+    start: Start, upstream: Server
+) -> None:
+    """Replies of 120 MB in all, of values too large to be cached, to a client that reads nothing."""
+    proxy = start(max_value=100_000)
+    with client(upstream.port) as behind:
+        behind.set("big", b"x" * (3 << 20))
+        wire = Wire(proxy.port)
+        before = resident(proxy)
+        wire.send(b"GET big\r\n" * 40)
+        time.sleep(0.5)  # it could take all of it
+        assert resident(proxy) < before + (30 << 20)
+        for _ in range(40):
+            assert wire.line() == b"$3145728\r\n"
+            assert wire.read((3 << 20) + 2) == b"x" * (3 << 20) + b"\r\n"
+        wire.close()
+
+
+def test_an_upstream_that_does_not_read_does_not_fill_it_either(
+    proxy: ProxyProcess, upstream: Server
+) -> None:
+    import signal
+
+    wire = Wire(proxy.port)
+    wire.send(b"SET k 0\r\n")
+    assert wire.line() == b"+OK\r\n"
+    upstream.send(signal.SIGSTOP)
+    value = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n" + b"x" * 100_000 + b"\r\n"
+    wire.sock.settimeout(1)
+    sent = 0
+    try:
+        for _ in range(3000):
+            wire.send(value)
+            sent += 1
+    except TimeoutError:
+        pass
+    assert sent < 1000
+    assert resident(proxy) < 200 << 20
+    upstream.send(signal.SIGCONT)
+    wire.sock.settimeout(10)
+    assert [wire.line() for _ in range(sent)] == [b"+OK\r\n"] * sent
+    wire.close()
+
+
+def resident(proxy: ProxyProcess) -> int:
+    """Bytes of memory that it holds."""
+    with open(f"/proc/{proxy.process.pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
+
+
+def test_errors_are_redis_errors(proxy: ProxyProcess) -> None:
+    with proxy.client() as some, pytest.raises(redis.ResponseError, match="unknown command"):
+        some.execute_command("NOSUCH")
