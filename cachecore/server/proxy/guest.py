@@ -34,8 +34,7 @@ TUNNELS = frozenset(
 )
 TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
 # What a client may begin with, and is answered here while the upstream is away.
-BEGINNINGS = frozenset((b"hello", b"select", b"ping", b"echo", b"quit"))
-BEGINNINGS_OF_CLIENT = frozenset((b"setname", b"getname", b"setinfo", b"id"))
+BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
 QUEUED = b"+QUEUED\r\n"
 PATIENCE = 0.002  # seconds between two looks whether the upstream reads on
 REDIRECTS = (b"-MOVED ", b"-ASK ")
@@ -160,10 +159,8 @@ class Guest:
         if self._tunnel:
             return self._pass_on(client.raw())
         inner = args[1].lower() if len(args) > 1 else b""
-        if (name in BEGINNINGS or (name == b"client" and inner in BEGINNINGS_OF_CLIENT)) and not (
-            self.lines or self._own or b"auth" in map(bytes.lower, args[2:])
-        ) and proxy.is_away(None):  # fmt: skip
-            return NotImplemented
+        if name in BEGINNINGS and not (self.lines or self._own) and proxy.is_away(None):
+            return self._begin_alone(name, inner, args)
         command = proxy.table.find(name, args)
         needs = (MAY_READ if command is not None and command.readonly else
                  MAY_ADMINISTER if command is not None and command.admin else
@@ -188,6 +185,16 @@ class Guest:
         call.pending = client.defer()
         self.submit(call)
         return call.pending
+
+    def _begin_alone(self, name: bytes, inner: bytes, args: list[bytes]) -> Any:
+        """What a client begins with, while there is no upstream; the next connection is told."""
+        if name == b"client":
+            if (after := self._client(inner, args)) is not None and len(args) in (3, 4):
+                after(b"+OK\r\n")
+                return "OK"
+        elif b"auth" not in map(bytes.lower, args[2:]):
+            return NotImplemented
+        return ReplyError(f"ERR upstream {self.proxy.called} unavailable; nothing was done")
 
     def _call(self, name: bytes, args: list[bytes], raw: bytes) -> Call:
         call = Call(raw, self.proxy.table.find(name, args))
