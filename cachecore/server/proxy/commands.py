@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-# Commands that change no data, though their flags do not say so. What is neither here, nor read-only,
-# nor a write whose keys are all known, may have written any key.
+# Commands that change no data, though their flags do not say so. What is neither here, nor
+# read-only, nor a write whose keys are all known, may have written any key.
 HARMLESS = frozenset(
-    b"acl asking auth client command config discard echo hello info lastsave latency memory monitor "
-    b"multi ping psubscribe publish punsubscribe quit readonly readwrite reset role select slowlog "
-    b"spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof watch".split()
+    b"acl asking auth client command config discard echo hello info lastsave latency memory "
+    b"monitor multi ping psubscribe publish punsubscribe quit readonly readwrite reset role select "
+    b"slowlog spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof "
+    b"watch".split()
 )
 # Writes that reach keys of other databases than the client's.
 FAR = frozenset((b"copy", b"move", b"swapdb"))
@@ -56,7 +57,7 @@ class Command:
 
 
 def _search(spec: dict[bytes, Any]) -> tuple[int | bytes, tuple[int, int] | None]:
-    """Where keys begin: at a place or behind a word; and, if counted, the number's place and theirs."""
+    """Where keys begin: at a place or behind a word; if counted, places of the number and them."""
     begin, find = spec[b"begin_search"], spec[b"find_keys"]
     where = begin[b"spec"].get(b"index", begin[b"spec"].get(b"keyword", 0))
     counted = find[b"spec"]

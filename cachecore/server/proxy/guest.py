@@ -14,28 +14,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
-from cachecore._resp_client import MAY_ADMINISTER, MAY_READ, MAY_WRITE, Client
+from cachecore._resp_client import MAY_ADMINISTER, MAY_READ, MAY_WRITE, Client, Pending
 from cachecore._resp_values import NOTHING, ReplyError
-from cachecore.server.proxy.line import After, Call, Line
-from cachecore.server.proxy.reads import READS, STRINGS, Read
+from cachecore.server.proxy.line import Call, Line
+from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read
+from cachecore.server.proxy.role import Role
 from cachecore.server.proxy.tracking import UNFIT, Tracker
 from cachecore.tiers.redis_link import Node, pack
 
 if TYPE_CHECKING:
-    from cachecore._resp_client import Pending
     from cachecore.server.proxy.proxy import Proxy
 
 TUNNELS = frozenset(
-    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync psync".split()
+    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync "
+    b"psync".split()
 )
 TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
 # What a client may begin with, and is answered here while the upstream is away.
 BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
-QUEUED = b"+QUEUED\r\n"
 PATIENCE = 0.002  # seconds between two looks whether the upstream reads on
 REDIRECTS = (b"-MOVED ", b"-ASK ")
 
@@ -45,6 +43,7 @@ class Guest:
 
     def __init__(self, proxy: Proxy, client: Client) -> None:
         self.proxy, self.client, self.loop = proxy, client, proxy.loop
+        self.role = Role(proxy, client)
         self.lines: dict[Node, Line] = {}
         self.queue: deque[Call] = deque()
         """Calls that wait for their turn."""
@@ -52,31 +51,9 @@ class Guest:
         """Calls that were sent to another node than the first."""
         self._line: Line | None = None  # that was used last
         self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
-        self._reads = 0  # so many, until now
+        self._fetched = 0  # reads that had to be, until now
         self._fills = 0  # keys that are being fetched for it
-        self._tunnel = self._private = self._multi = self._watching = False
-        self._pinned: Node | None = None  # the node of a transaction
         self._multi_raw: bytes | None = None  # MULTI, until it is known to which node it goes
-        self._info: dict[bytes, bytes] = {}  # CLIENT SETINFO, for the next connection
-        self._could_read = False
-        client.database = proxy.base
-        self.hide()
-
-    # --- whether C may answer
-
-    @property
-    def _own(self) -> bool:
-        return self._private or self._multi or self._watching or self._tunnel
-
-    def hide(self) -> None:
-        """Let C answer reads, or not."""
-        client, hidden = self.client, self._own or self.proxy.guarded
-        if hidden and client.may & MAY_READ:
-            self._could_read = True
-            client.may &= ~MAY_READ
-        elif not hidden and self._could_read:
-            self._could_read = False
-            client.may |= MAY_READ
 
     # --- commands
 
@@ -84,54 +61,55 @@ class Guest:
         """The reply to a command that C did not answer."""
         name = self.client.last_command
         read = READS.get(name)
-        if read is None or self._own or self.queue or (self._line is not None and self._line.busy):
+        if read is None or self.role.own or self.queue or (self._line and self._line.busy):
             return self._forward(name, args)
-        if not (self._could_read or self.client.may & MAY_READ):
+        if not self.role.may & MAY_READ:
             return _refusal(name)
-        if not read.least <= len(args) <= read.most:
-            return self._forward(name, args)
-        keys = args[1:] if read.kind == STRINGS else args[1:2]
-        tracker = self.proxy.tracker(self.client.database, keys)
-        if tracker is None or not tracker.tracking:
-            return self._forward(name, args)
-        return self._read(name, read, tracker, keys, args)
+        if read.least <= len(args) <= read.most:
+            keys = args[1:] if read.kind == STRINGS else args[1:2]
+            tracker = self.proxy.tracker(self.client.database, keys)
+            if tracker is not None and tracker.tracking:
+                return self._read(name, read, tracker, keys, args)
+        return self._forward(name, args)
 
     def _read(
         self, name: bytes, read: Read, tracker: Tracker, keys: list[bytes], args: list[bytes]
     ) -> Any:
         cache, prefix = self.proxy.cache, self.client.prefix
         values = [cache.peek(prefix + key) for key in keys]
-        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
-        if not tracker.up and (missing or not tracker.serves_stale()):
-            return self._forward(name, args)
-        if not missing:
+        if None in values:
+            if tracker.can_fetch(read.kind, keys[0]):
+                return self._fetch(read, tracker, keys, values, args)
+        elif tracker.up or tracker.serves_stale():
             self.proxy.stale_served += not tracker.up
-            values = cache.get_many([prefix + key for key in keys])
+            values = cache.get_many([prefix + key for key in keys])  # these are look-ups, counted
             if read.kind == STRINGS:
-                return [value if isinstance(value, bytes) else None for value in values]
-            if isinstance(values[0], dict) == (read.kind == "hash"):
+                return _strings(values)
+            if isinstance(values[0], dict) == (read.kind == HASH):
                 return read.answer(values[0], args)
-            return self._forward(name, args)  # the error is the upstream's
-        if not tracker.can_fetch(read.kind, keys[0]):
-            return self._forward(name, args)
+        return self._forward(name, args)  # an error is the upstream's too
+
+    def _fetch(
+        self, read: Read, tracker: Tracker, keys: list[bytes], values: list[Any], args: list[bytes]
+    ) -> Pending:
+        """Have the keys that are not here fetched; the reply comes then."""
         pending = self.client.defer()
         self._fills += 1
-        self._reads += 1
-        turn = self._reads
+        self._fetched += 1
+        turn = self._fetched
 
         def landed(value: Any) -> None:
-            self._fills -= 1
             if self.client.closed is not None:
                 return
             if read.kind == STRINGS and value is not UNFIT:
                 value = self._whole(keys, values, value)
                 if value is None:  # something changed meanwhile: all of it at once
-                    self._fills += 1
                     values[:] = [None] * len(keys)
                     tracker.fetch(STRINGS, keys, landed)
                     return
+            self._fills -= 1
             if value is UNFIT:
-                call = self._call(name, args, pack(tuple(args)))
+                call = self._call(args[0].lower(), args, pack(tuple(args)))
                 call.pending = pending
                 self._late.append((turn, call))
             else:
@@ -139,7 +117,8 @@ class Guest:
             if not self._fills:
                 self.pump()
 
-        tracker.fetch(read.kind, missing if read.kind == STRINGS else keys, landed)
+        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
+        tracker.fetch(read.kind, missing, landed)
         return pending
 
     def _whole(self, keys: list[bytes], values: list[Any], found: list[Any]) -> Any:
@@ -150,34 +129,33 @@ class Guest:
             if value is not None and cache.peek(prefix + key) is not value:
                 return None
             together.append(next(fetched) if value is None else value)
-        return [value if isinstance(value, bytes) else None for value in together]
+        return _strings(together)
 
     # --- what goes upstream
 
     def _forward(self, name: bytes, args: list[bytes]) -> Any:
         client, proxy = self.client, self.proxy
-        if self._tunnel:
+        if self.role.tunnel:
             return self._pass_on(client.raw())
         inner = args[1].lower() if len(args) > 1 else b""
-        if name in BEGINNINGS and not (self.lines or self._own) and proxy.is_away(None):
+        if name in BEGINNINGS and not (self.lines or self.role.own) and proxy.is_away(None):
             return self._begin_alone(name, inner, args)
         command = proxy.table.find(name, args)
         needs = (MAY_READ if command is not None and command.readonly else
                  MAY_ADMINISTER if command is not None and command.admin else
                  0 if command is not None and not command.unsafe and not command.write else
                  MAY_WRITE)  # fmt: skip
-        if needs & ~(client.may | (MAY_READ if self._could_read else 0)):
+        if needs & ~self.role.may:
             return _refusal(name)
         if name in TUNNELS or (name == b"client" and inner in TUNNELS_OF_CLIENT):
-            self._tunnel = True
-            self.hide()
+            self.role.become_tunnel()
             return self._pass_on(client.raw())
         call = self._call(name, args, client.raw())
-        call.after = self._after(name, inner, args)
-        self.hide()
+        call.after = self.role.after(name, inner, args)
+        self.role.hide()
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
-        elif name == b"multi" and proxy.is_cluster and self._pinned is None:
+        elif name == b"multi" and proxy.is_cluster and self.role.pinned is None:
             self._multi_raw = call.raw
             return "OK"
         if self._line is not None and (self._line.full or len(self.queue) > 1000):
@@ -189,7 +167,7 @@ class Guest:
     def _begin_alone(self, name: bytes, inner: bytes, args: list[bytes]) -> Any:
         """What a client begins with, while there is no upstream; the next connection is told."""
         if name == b"client":
-            if (after := self._client(inner, args)) is not None and len(args) in (3, 4):
+            if (after := self.role.change_client(inner, args)) is not None and len(args) in (3, 4):
                 after(b"+OK\r\n")
                 return "OK"
         elif b"auth" not in map(bytes.lower, args[2:]):
@@ -200,7 +178,7 @@ class Guest:
         call = Call(raw, self.proxy.table.find(name, args))
         if call.command is not None:
             # A read that was forwarded may have seen what the tracker has yet to hear of.
-            seen = name in READS and not (self._private or self._multi)
+            seen = name in READS and not (self.role.private or self.role.multi)
             if call.command.known and (call.command.write or seen):
                 call.drops = call.command.keys(args)
             if self.proxy.is_cluster:
@@ -261,38 +239,32 @@ class Guest:
                 return
             self.queue.popleft()
             self._line = line
-            line.tunnel = self._tunnel and not self.queue
+            line.tunnel = self.role.tunnel and not self.queue
             line.send(call)
 
     def _line_for(self, call: Call) -> Line | None:
         """The connection for a call; None: there cannot be one, and it has been told so."""
         proxy = self.proxy
-        node = self._pinned
+        node = self.role.pinned
         if node is None:
-            stays = self._line is not None and (self._tunnel or (call.key is None and self._line))
+            stays = self._line is not None and (
+                self.role.tunnel or (call.key is None and self._line)
+            )
             node = self._line.node if stays and self._line else proxy.node_of(call.key)
-        if node is not None and (self._multi or self._watching) and proxy.is_cluster:
-            self._pinned = node
+        if node is not None and (self.role.multi or self.role.watching) and proxy.is_cluster:
+            self.role.pinned = node
         line = self.lines.get(node) if node is not None else None
         if line is not None:
             return line
         if node is None or proxy.is_away(node):
             call.fail(f"ERR upstream {node or proxy.called} unavailable: "
                       f"{proxy.why_away(node)}; nothing was done")  # fmt: skip
-            if self._own or not call.expected:
+            if self.role.own or not call.expected:
                 self.client.close("upstream")
             return None
         line = self.lines[node] = Line(self, node)
         proxy.lines.add(line)
         return line
-
-    def setup(self) -> list[bytes]:
-        """What makes a new connection what the client has become."""
-        client = self.client
-        said = [pack(("HELLO", 3))] if client.protocol == 3 else []
-        if client.name:
-            said.append(pack(("CLIENT", "SETNAME", client.name)))
-        return said + [*self._info.values()]
 
     # --- what comes back
 
@@ -308,7 +280,10 @@ class Guest:
         """Whether an error sends a call elsewhere, where it then went."""
         if error.startswith(b"-READONLY"):
             self.proxy.doubt()
-        if not (self.proxy.is_cluster and error.startswith(REDIRECTS)) or self._pinned is not None:
+        if (
+            not (self.proxy.is_cluster and error.startswith(REDIRECTS))
+            or self.role.pinned is not None
+        ):
             return False
         kind, _, place = error[1:].decode("utf-8", "replace").strip().split(" ")[:3]
         node = self.proxy.node_at(place)
@@ -340,7 +315,7 @@ class Guest:
         self.proxy.lines.discard(line)
         if self._line is line:
             self._line = None
-        if self.client.closed is None and (torn or self._own):
+        if self.client.closed is None and (torn or self.role.own):
             self.client.close("upstream", now=torn)
 
     def close(self) -> None:
@@ -351,150 +326,16 @@ class Guest:
         self.lines.clear()
         self.queue.clear()
 
-    # --- commands that change what a client is
-
-    def _after(self, name: bytes, inner: bytes, args: list[bytes]) -> After | None:
-        """What is to be done with the reply to a command; None: nothing."""
-        change = CHANGES.get(name)
-        changed = None if change is None else change(self, inner, args)
-        if changed is None or name not in QUEUEABLE:
-            return changed
-
-        def after(reply: bytes) -> bytes | None:
-            if reply != QUEUED:
-                return changed(reply)
-            self._private = True  # EXEC tells what became of it, among the rest
-            self.hide()
-            return None
-
-        return after
-
-    def _hello(self, inner: bytes, args: list[bytes]) -> After:
-        words = [word.lower() for word in args[2:]]
-        at = 2 + words.index(b"auth") if b"auth" in words else 0
-        named = args[3 + words.index(b"setname")] if b"setname" in words[:-1] else None
-
-        def after(reply: bytes) -> None:
-            if reply[:1] != b"-":
-                self.client.protocol = 3 if inner == b"3" else 2 if inner else self.client.protocol
-                self.client.name = self.client.name if named is None else named
-                if at:
-                    self._let_in(args[at + 1 : at + 3])
-
-        return after
-
-    def _auth(self, _: bytes, args: list[bytes]) -> After:
-        def after(reply: bytes) -> None:
-            if reply[:1] != b"-":
-                self._let_in(args[1:])
-
-        return after
-
-    def _let_in(self, words: list[bytes]) -> None:
-        """It authenticated: as itself, unless with the words that the proxy itself uses."""
-        ours = [str(word).encode() for word in self.proxy.credentials]
-        if len(ours) == 1 and len(words) == 2:
-            ours = [b"default", *ours]
-        same = len(ours) == len(words) and compare_digest(b"\0".join(ours), b"\0".join(words))
-        self._private = not same
-        self.hide()
-
-    def _select(self, inner: bytes, _: list[bytes]) -> After:
-        def after(reply: bytes) -> None:
-            if reply == b"+OK\r\n":
-                if int(inner) < 256:
-                    self.client.database = int(inner)
-                else:
-                    self._private = True
-                    self.hide()
-
-        return after
-
-    def _client(self, inner: bytes, args: list[bytes]) -> After | None:
-        raw = self.client.raw()
-
-        def after(reply: bytes) -> None:
-            if reply[:1] == b"-":
-                return
-            if inner == b"setname":
-                self.client.name = args[2]
-            elif inner == b"setinfo":
-                self._info[args[2].lower()] = raw
-            else:
-                self._private = True  # it is more than a new connection would be
-                self.hide()
-
-        return after if inner in {b"setname", b"setinfo", b"no-evict", b"no-touch"} else None
-
-    def _reset(self, _: bytes, __: list[bytes]) -> After:
-        def after(reply: bytes) -> None:
-            if reply == b"+RESET\r\n":
-                self.client.protocol, self.client.name = 2, b""
-                self.client.database = 0
-                self._private = self._multi = self._watching = False
-                self._pinned = None
-                if self.proxy.credentials or self.proxy.base:
-                    self._private = True  # nobody, in database 0, on this connection
-                self.hide()
-
-        return after
-
-    def _begin(self, _: bytes, __: list[bytes]) -> After:
-        def after(_: bytes | None) -> None:
-            self._multi = True
-            self.hide()
-
-        after(None)  # at once, and again: the end of the one before may come between
-        return after
-
-    def _watch(self, _: bytes, __: list[bytes]) -> After:
-        def after(_: bytes | None) -> None:
-            self._watching = True
-            self.hide()
-
-        after(None)
-        return after
-
-    def _end(self, _: bytes, __: list[bytes]) -> After:
-        def after(reply: bytes) -> None:
-            if reply != QUEUED:  # of UNWATCH
-                self._multi = self._watching = False
-                self._pinned = None
-                self.hide()
-
-        return after
-
-    def _quit(self, _: bytes, __: list[bytes]) -> After:
-        return lambda _: self.client.close("quit")
-
-    def _told(self, inner: bytes, args: list[bytes]) -> After | None:
-        if len(args) > 2 or inner not in {b"", b"all", b"default", b"everything", b"cachecore"}:
-            return None
-        return lambda reply: self.proxy.add_info(reply, only=inner == b"cachecore")
-
 
 def _refusal(name: bytes) -> ReplyError:
     text = name.decode("utf-8", "replace")
     return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
 
 
+def _strings(values: list[Any]) -> list[bytes | None]:
+    """What MGET says: nothing of what is no string."""
+    return [value if isinstance(value, bytes) else None for value in values]
+
+
 def _turn(late: tuple[int, Call]) -> int:
     return late[0]
-
-
-_Change = Callable[[Guest, bytes, list[bytes]], After | None]
-CHANGES: dict[bytes, _Change] = {
-    b"hello": Guest._hello,
-    b"auth": Guest._auth,
-    b"select": Guest._select,
-    b"client": Guest._client,
-    b"reset": Guest._reset,
-    b"multi": Guest._begin,
-    b"watch": Guest._watch,
-    b"exec": Guest._end,
-    b"discard": Guest._end,
-    b"unwatch": Guest._end,
-    b"quit": Guest._quit,
-    b"info": Guest._told,
-}
-QUEUEABLE = frozenset((b"hello", b"auth", b"select", b"client", b"reset"))  # within MULTI

@@ -36,13 +36,15 @@ class Call:
         raw: the command as it came.
         command: what the upstream's table says of it; None: nothing.
         key: its first key, which in a Cluster tells the node.
-        drops: keys of which nothing cached is served once the upstream has executed it.
+        drops: keys of which what is cached is not served once the upstream has executed it.
         after: sees the whole reply before the client does, and may return another.
         pending: where the reply goes; None: it has none, or nobody waits for it.
         expected: whether there will be a reply.
     """
 
-    __slots__ = ("after", "begun", "command", "drops", "expected", "key", "parts", "pending", "raw", "size")  # fmt: skip
+    __slots__ = (
+        "after", "begun", "command", "drops", "expected", "key", "parts", "pending", "raw", "size",
+    )  # fmt: skip
 
     def __init__(self, raw: bytes, command: Command | None = None) -> None:
         self.raw, self.command = raw, command
@@ -99,7 +101,10 @@ class Line(asyncio.Protocol):
         proxy, client = self.guest.proxy, self.guest.client
         try:
             async with asyncio.timeout(proxy.timeout):
-                said = [*map(pack, proxy.login(self.node, client.database)), *self.guest.setup()]
+                said = [
+                    *map(pack, proxy.login(self.node, client.database)),
+                    *self.guest.role.setup(),
+                ]
                 self._unsaid = len(said)
                 await proxy.connect(self.node, lambda: self)
                 self._transport.write(b"".join(said))

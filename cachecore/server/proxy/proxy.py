@@ -1,4 +1,4 @@
-"""The proxy as a whole: the engine's commands, the upstream's nodes, what is tracked and counted."""
+"""The proxy as a whole: an engine's commands, an upstream's nodes, what is tracked and counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Proxy:
-    """Answers an engine's clients from its cache and from an upstream. Belongs to the loop's thread.
+    """Answers an engine's clients from its cache and an upstream. Belongs to the loop's thread.
 
     Args:
         engine: Made with `proxy=True`; its `intercept`, `greet` and `on_close` become the proxy's,
@@ -172,7 +172,7 @@ class Proxy:
             self._tracker(node, self.base)
 
     def _leave(self, nodes: set[Node], moved: set[int]) -> None:
-        """Other nodes have the keys now: those that have none are left, what has moved is dropped."""
+        """Other nodes have the keys now: what has moved is dropped, who has none is left."""
         for (node, database), tracker in [*self.trackers.items()]:
             if node not in nodes:
                 log.warning("%s is no longer used", node)
@@ -249,7 +249,7 @@ class Proxy:
         if guarded != self.guarded:
             self.guarded = guarded
             for guest in self._guests.values():
-                guest.hide()
+                guest.role.hide()
         if tracker.failure is not None and self.loop.time() - tracker.heard > self.reply_timeout:
             for line in [*self.lines]:
                 silent = self.loop.time() - line.heard
@@ -292,7 +292,7 @@ class Proxy:
                     tracker.disturb(key)
 
     def settle(self, callback: Callable[[], None]) -> bool:
-        """Any key may have been written: call back when all trackers know. False: they do not yet."""
+        """Any key may have been written: call back when all trackers know. True: they do now."""
         left = 1
 
         def settled() -> None:

@@ -2,16 +2,16 @@
 
 All that is cached of a database (in a Cluster: of a node) was read on one connection, on which
 CLIENT TRACKING is on. Redis remembers what was read there and says on the same connection when it
-changes. So the order of the stream tells what is newer: a value that comes after an invalidation was
-read after the change. A key that is invalidated while it is being fetched is not kept.
+changes. So the order of the stream tells what is newer: a value that comes after an invalidation
+was read after the change. A key that is invalidated while it is being fetched is not kept.
 
     fill of a string   PTTL key, GETRANGE key 0 max_value
     fill of a hash     PTTL key, HSCAN key 0 COUNT max_fields [, HPTTL key FIELDS ...]
     of several strings PTTL key ... , MGET key ...
 
 The lifetime comes first, so that nothing can happen between the value's arrival and its being
-kept. What is longer than the bound (its second half was not even sent) is not kept but forwarded, as
-is everything that cannot be told for sure: a reply "" may be a key that has just expired.
+kept. What is longer than the bound (and was not even sent in full) is not kept but forwarded, as is
+everything that cannot be told for sure: a reply "" may be a key that has just expired.
 
     up        what is cached is true, as far as the stream has been read
     doubtful  the connection was lost: nothing of it is served; clients ask the upstream
@@ -27,16 +27,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from cachecore._frames import Frames
 from cachecore.server.proxy.commands import Table
 from cachecore.server.proxy.reads import HASH, STRING, STRINGS
+from cachecore.server.proxy.stream import LOST, TOO_LONG, Callback, Stream
 from cachecore.tiers.redis_link import Node, Refusal, pack
 
 if TYPE_CHECKING:
@@ -45,117 +44,23 @@ if TYPE_CHECKING:
 log = getLogger("cachecore.server.proxy")
 
 UNFIT: Any = object()  # in place of a value: ask the upstream yourself
-TOO_LONG: Any = object()  # in place of a reply of which too much came
 MOST_FLIGHTS = 16_384
 MOST_UNFIT = 10_000  # keys that are known to be too large, or of another kind
-MOST_REPLY = 64 << 20  # bytes of a reply that are kept until it is complete
 COARSE = 0.01  # seconds by which the cache's clock may lag
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0  # seconds between two attempts to connect
 FAILURES = (OSError, TimeoutError, Refusal, ValueError, hiredis.HiredisError)
-
-Waiter = Callable[[Any], None]
-_Expected = tuple[Callable[[Any], None], float]
 
 
 class Flight:
     """Keys that are being fetched."""
 
-    __slots__ = ("asked", "keys", "kept", "kind", "ttls", "waiters")
+    __slots__ = ("asked", "kept", "keys", "kind", "ttls", "waiters")
 
     def __init__(self, kind: str, keys: Sequence[bytes], asked: float) -> None:
         self.kind, self.keys, self.asked = kind, keys, asked
-        self.waiters: list[Waiter] = []
+        self.waiters: list[Callback] = []
         self.ttls: list[Any] = []
         self.kept = True  # unless a key changes meanwhile
-
-
-class Stream(asyncio.Protocol):
-    """One connection: commands out, replies in their order, pushes in between."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_push: Callable[[Any], None]) -> None:
-        self._loop, self._on_push = loop, on_push
-        self._frames = Frames()
-        self._reader = hiredis.Reader(replyError=Refusal)
-        self._parts: list[bytes] = []
-        self._size = 0  # of the parts
-        self._out: list[bytes] = []
-        self.expected: deque[_Expected] = deque()
-        self.ended: asyncio.Future[str] = loop.create_future()
-        self.heard = loop.time()
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.end(str(error or "the server closed the connection"))
-
-    def end(self, reason: str) -> None:
-        """Close it; who expects a reply gets UNFIT."""
-        if not self.ended.done():
-            self.ended.set_result(reason)
-            self._transport.abort()
-            while self.expected:
-                self.expected.popleft()[0](UNFIT)
-
-    def ask(self, packed: Sequence[bytes], callbacks: Sequence[Callable[[Any], None]]) -> None:
-        """Send commands; each callback is called with a reply, a Refusal, TOO_LONG or UNFIT."""
-        if self.ended.done():
-            for callback in callbacks:
-                callback(UNFIT)
-            return
-        now = self._loop.time()
-        self.expected.extend([(callback, now) for callback in callbacks])
-        if not self._out:  # what is asked in one round of the loop is sent together
-            self._loop.call_soon(self._flush)
-        self._out += packed
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if not self.ended.done():
-            self._transport.write(b"".join(out))
-
-    async def asked(self, *command: bytes | str | int) -> Any:
-        """A reply; a Refusal is raised."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.ask([pack(command)], [lambda reply: future.done() or future.set_result(reply)])
-        reply = await future
-        if isinstance(reply, Refusal):
-            raise reply
-        if reply is UNFIT or reply is TOO_LONG:
-            raise ConnectionError("the connection was lost")
-        return reply
-
-    def data_received(self, data: bytes) -> None:
-        self.heard = self._loop.time()
-        at = 0
-        try:
-            while at < len(data):
-                end = self._frames.follow(data, at)
-                piece = data[at:] if end < 0 else data[at:end]
-                if self._size <= MOST_REPLY:
-                    self._parts.append(piece)
-                else:
-                    self._parts.clear()
-                self._size += len(piece)
-                if end < 0:
-                    return
-                self._got()
-                at = end
-        except (ValueError, hiredis.HiredisError, LookupError, TypeError) as error:
-            self.end(f"what the server sent is not its protocol: {error}")
-
-    def _got(self) -> None:
-        """A reply is complete."""
-        reply = TOO_LONG
-        if self._size <= MOST_REPLY:
-            self._reader.feed(b"".join(self._parts))
-            reply = self._reader.gets()
-        self._parts.clear()
-        self._size = 0
-        if self._frames.kind == ord(">"):
-            self._on_push(reply)
-        elif not self.ended.done():
-            self.expected.popleft()[0](reply)
 
 
 class Tracker:
@@ -321,11 +226,11 @@ class Tracker:
             self._proxy.forget(self)
 
     def settle(self, callback: Callable[[], None]) -> bool:
-        """Call back when all is known that had changed by now; False: it is, by having been dropped."""
+        """Call back when all is known that had changed by now; False: it is, as nothing is left."""
         if self._stream is not None and self.up and self.tracking:
 
             def settled(reply: Any) -> None:
-                if reply is UNFIT:  # the connection was lost: nobody knows
+                if reply is LOST:  # the connection was lost: nobody knows
                     self.drop()
                 callback()
 
@@ -345,7 +250,7 @@ class Tracker:
             and (kind, key) not in self._unfit
         )
 
-    def fetch(self, kind: str, keys: Sequence[bytes], waiter: Waiter) -> None:
+    def fetch(self, kind: str, keys: Sequence[bytes], waiter: Callback) -> None:
         """Fetch keys, the strings of several or all of one; `waiter` gets the value, or UNFIT."""
         if kind != STRINGS:
             for flight in self._flights.get(keys[0], ()):
@@ -359,7 +264,7 @@ class Tracker:
             self._flights.setdefault(key, []).append(flight)
         self._proxy.fills += 1
         packed = [pack((b"PTTL", key)) for key in keys]
-        callbacks: list[Callable[[Any], None]] = [flight.ttls.append] * len(keys)
+        callbacks: list[Callback] = [flight.ttls.append] * len(keys)
         if kind == STRING:
             packed.append(pack((b"GETRANGE", keys[0], 0, self._proxy.max_value)))
             callbacks.append(lambda reply: self._finish(flight, _string(flight, reply)))

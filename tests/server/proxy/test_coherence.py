@@ -89,7 +89,10 @@ class Histories:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        jobs: list[Callable[[], None]] = [lambda: self.write(KEYS[::2]), lambda: self.write(KEYS[1::2])]
+        jobs: list[Callable[[], None]] = [
+            lambda: self.write(KEYS[::2]),
+            lambda: self.write(KEYS[1::2]),
+        ]
         for at in range(len(self.proxies)):
             jobs += [lambda at=at: self.read(at), lambda at=at: self.read_many(at)]  # type: ignore[misc]
             jobs += [lambda at=at: self.bar(at), lambda at=at: self.read_own(at)]  # type: ignore[misc]
@@ -119,7 +122,9 @@ class Histories:
 
         def step(some: redis.Redis) -> None:
             key = random.choice(keys)
-            numbers[key] += 1  # a write that failed may have been done: its number is not used again
+            numbers[key] += (
+                1  # a write that failed may have been done: its number is not used again
+            )
             if random.random() < 0.3:
                 some.set(key, numbers[key], px=60_000)
             else:
@@ -162,7 +167,9 @@ class Histories:
         ways: list[Callable[[redis.Redis, int], object]] = [
             lambda some, value: some.set(key, value),
             lambda some, value: some.pipeline().set(key, value).execute(),
-            lambda some, value: some.eval("return redis.call('set', KEYS[1], ARGV[1])", 1, key, value),
+            lambda some, value: some.eval(
+                "return redis.call('set', KEYS[1], ARGV[1])", 1, key, value
+            ),
             lambda some, value: some.pipeline(transaction=False).set(key, value).get(key).execute(),
         ]
         port = self.proxies[at].port

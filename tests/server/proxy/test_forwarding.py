@@ -204,7 +204,11 @@ def test_who_authenticates_is_not_served_from_the_cache(
     with client(upstream.port) as behind, proxy.client() as some:
         behind.set("k", 1)
         behind.acl_setuser(
-            "narrow", enabled=True, passwords=["+pass"], keys=["other*"], commands=["+get", "+hello"]
+            "narrow",
+            enabled=True,
+            passwords=["+pass"],
+            keys=["other*"],
+            commands=["+get", "+hello"],
         )
         assert some.get("k") == b"1"
         wire = Wire(proxy.port)
@@ -274,9 +278,7 @@ def test_quit_and_a_closed_upstream_close_the_client(proxy: ProxyProcess, wire: 
     assert wire.closed()
 
 
-def test_who_does_not_read_does_not_fill_the_proxys_memory(
-    start: Start, upstream: Server
-) -> None:
+def test_who_does_not_read_does_not_fill_the_proxys_memory(start: Start, upstream: Server) -> None:
     """Replies of 120 MB in all, of values too large to be cached, to a client that reads nothing."""
     proxy = start(max_value=100_000)
     with client(upstream.port) as behind:

@@ -249,7 +249,10 @@ def test_sigterm_loses_no_acknowledged_write(start: Start, upstream: Server) -> 
     assert late == [None]  # what was under way got its reply
     with client(upstream.port) as behind:
         stored = [int(value or 0) for value in behind.mget([f"k{who}" for who in range(4)])]
-    assert all(kept - got in (0, 1) for kept, got in zip(stored, acked, strict=True)), (stored, acked)
+    assert all(kept - got in (0, 1) for kept, got in zip(stored, acked, strict=True)), (
+        stored,
+        acked,
+    )
 
 
 def test_sentinels_replace_the_master(start: Start, tmp_path: Path) -> None:
