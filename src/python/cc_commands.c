@@ -418,7 +418,7 @@ static cc_run put_ttl(const cc_call *call, int64_t unit)
 {
     int64_t now;
     bool failed;
-    if (call->count != 2)
+    if (call->count != 2 || call->service->proxy) /* what is cached ends a little early */
         return CC_RUN_NOT_MINE;
     cc_record *record = peek(call->service->table, key_at(call, 1), &now, &failed);
     if (failed)
