@@ -306,7 +306,7 @@ cdef class Engine(Dispatcher):
         self.bytes_in += size
         if data == NULL:
             client.size += size
-            return 0 if client.stalled else self.go_on(client)
+            return self.note(client) if client.stalled else self.go_on(client)
         self.lend(client)
         used = self.consume(client, data, size)
         if used < size and client.closed is None:
