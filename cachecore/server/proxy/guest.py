@@ -247,9 +247,7 @@ class Guest:
         proxy = self.proxy
         node = self.role.pinned
         if node is None:
-            stays = self._line is not None and (
-                self.role.tunnel or (call.key is None and self._line)
-            )
+            stays = self.role.tunnel or call.key is None
             node = self._line.node if stays and self._line else proxy.node_of(call.key)
         if node is not None and (self.role.multi or self.role.watching) and proxy.is_cluster:
             self.role.pinned = node

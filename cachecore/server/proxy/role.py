@@ -60,7 +60,8 @@ class Role:
             client.may |= MAY_READ
 
     def become_tunnel(self) -> None:
-        self.tunnel = True
+        """It may say nothing for long; what it says is passed on unseen."""
+        self.tunnel = self._client.patient = True
         self.hide()
 
     def setup(self) -> list[bytes]:

@@ -5,13 +5,14 @@ CLIENT TRACKING is on. Redis remembers what was read there and says on the same 
 changes. So the order of the stream tells what is newer: a value that comes after an invalidation
 was read after the change. A key that is invalidated while it is being fetched is not kept.
 
-    fill of a string   PTTL key, GETRANGE key 0 max_value
+    fill of a string   PTTL key, GET key
     fill of a hash     PTTL key, HSCAN key 0 COUNT max_fields [, HPTTL key FIELDS ...]
     of several strings PTTL key ... , MGET key ...
 
 The lifetime comes first, so that nothing can happen between the value's arrival and its being
-kept. What is longer than the bound (and was not even sent in full) is not kept but forwarded, as is
-everything that cannot be told for sure: a reply "" may be a key that has just expired.
+kept. What is longer than the bounds is not kept but forwarded, and remembered, so that it is not
+fetched in vain again. (GETRANGE would bound what is sent of a large value, but cannot tell "" from
+no value, and is not what who looks at the upstream's MONITOR or SLOWLOG expects.)
 
     up        what is cached is true, as far as the stream has been read
     doubtful  the connection was lost: nothing of it is served; clients ask the upstream
@@ -266,8 +267,8 @@ class Tracker:
         packed = [pack((b"PTTL", key)) for key in keys]
         callbacks: list[Callback] = [flight.ttls.append] * len(keys)
         if kind == STRING:
-            packed.append(pack((b"GETRANGE", keys[0], 0, self._proxy.max_value)))
-            callbacks.append(lambda reply: self._finish(flight, _string(flight, reply)))
+            packed.append(pack((b"GET", keys[0])))
+            callbacks.append(lambda reply: self._finish(flight, _string(reply)))
         elif kind == STRINGS:
             packed.append(pack((b"MGET", *keys)))
             callbacks.append(lambda reply: self._finish(flight, _strings(reply)))
@@ -329,12 +330,8 @@ class Tracker:
 # --- replies as values: bytes, a dict or None; UNFIT: cannot be told; TOO_LONG: nothing to be kept
 
 
-def _string(flight: Flight, reply: Any) -> Any:
-    if isinstance(reply, bytes) and reply:
-        return reply
-    if reply == b"" and flight.kept and flight.ttls in ([-1], [-2]):
-        return None if flight.ttls == [-2] else reply
-    return _no_value(reply)
+def _string(reply: Any) -> Any:
+    return reply if isinstance(reply, bytes | None) else _no_value(reply)
 
 
 def _no_value(reply: Any) -> Any:

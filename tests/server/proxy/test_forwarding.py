@@ -75,6 +75,8 @@ CONVERSATIONS = {
     b"BLPOP none 0.02\r\nGET k\r\nGET k\r\n",
     "no replies": b"SET k 1\r\nGET k\r\nCLIENT REPLY SKIP\r\nGET k\r\nCLIENT REPLY OFF\r\nSET k 2\r\n"
     b"GET k\r\nCLIENT REPLY ON\r\nGET k\r\n",
+    "lifetimes": b"SET k 1\r\nTTL k\r\nGET k\r\nPTTL k\r\nTTL none\r\nSET k 1 EX 100\r\nGET k\r\nTTL k\r\n"
+    b"PERSIST k\r\nTTL k\r\nGET k\r\n",
     "reset": b"SELECT 3\r\nHELLO 3\r\nRESET\r\nGET none\r\nSET k 1\r\nGET k\r\n",
 }
 
