@@ -20,9 +20,9 @@ What a client is told in case of failure:
     -ERR upstream HOST unavailable: WHY; nothing was done
     -ERR upstream connection lost: WHY; the command may have been executed
 
-What it is not. SWAPDB by others than the proxy's clients is not seen, as Redis does not tell it.
-Keys in databases above 255 are not cached. After RESET behind a password a client is not served
-from the cache any more.
+What it is not. SWAPDB is seen when a client of the proxy sends it, not when others or scripts do:
+Redis does not tell who tracks. Keys in databases above 255 are not cached. After RESET behind a
+password a client is not served from the cache any more.
 """
 
 from cachecore.server.proxy.proxy import Proxy as Proxy

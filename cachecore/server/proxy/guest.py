@@ -53,6 +53,7 @@ class Guest:
         self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
         self._fetched = 0  # reads that had to be, until now
         self._fills = 0  # keys that are being fetched for it
+        self._swaps = False  # it has used SWAPDB
         self._multi_raw: bytes | None = None  # MULTI, until it is known to which node it goes
 
     # --- commands
@@ -152,6 +153,8 @@ class Guest:
             return self._pass_on(client.raw())
         call = self._call(name, args, client.raw())
         call.after = self.role.after(name, inner, args)
+        self._swaps = self._swaps or name == b"swapdb"
+        call.swaps = self._swaps and name in {b"swapdb", b"exec"}
         self.role.hide()
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
@@ -268,6 +271,8 @@ class Guest:
 
     def begins(self, line: Line, call: Call) -> bool:
         """The upstream has executed a call: what it wrote is dropped. False: the line waits."""
+        if call.swaps:  # Redis tells nobody
+            self.proxy.drop_all()
         if call.drops:
             self.proxy.wrote(self.client.database, call.drops)
         if call.command is None or call.command.unsafe:

@@ -37,6 +37,7 @@ class Call:
         command: what the upstream's table says of it; None: nothing.
         key: its first key, which in a Cluster tells the node.
         drops: keys of which what is cached is not served once the upstream has executed it.
+        swaps: it may have swapped databases.
         after: sees the whole reply before the client does, and may return another.
         pending: where the reply goes; None: it has none, or nobody waits for it.
         expected: whether there will be a reply.
@@ -44,6 +45,7 @@ class Call:
 
     __slots__ = (
         "after", "begun", "command", "drops", "expected", "key", "parts", "pending", "raw", "size",
+        "swaps",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, command: Command | None = None) -> None:
@@ -53,7 +55,7 @@ class Call:
         self.after: After | None = None
         self.pending: Pending | asyncio.Future[Any] | None = None
         self.parts: list[bytes] = []
-        self.begun, self.expected = False, True
+        self.begun, self.expected, self.swaps = False, True, False
         self.size = 0  # of the parts
 
     def fail(self, text: str) -> None:

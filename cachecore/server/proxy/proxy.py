@@ -291,6 +291,11 @@ class Proxy:
                 for key in keys:
                     tracker.disturb(key)
 
+    def drop_all(self) -> None:
+        """Anything may have changed, and nobody tells."""
+        for tracker in self.trackers.values():
+            tracker.flush()
+
     def settle(self, callback: Callable[[], None]) -> bool:
         """Any key may have been written: call back when all trackers know. True: they do now."""
         left = 1

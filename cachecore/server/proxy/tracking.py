@@ -199,8 +199,7 @@ class Tracker:
         if push is TOO_LONG or push[0] != b"invalidate":
             return
         if push[1] is None:
-            self.drop()
-            self.covers = True
+            self.flush()
             return
         self._proxy.invalidations += len(push[1])
         self._proxy.cache.delete_many([self._prefix + key for key in push[1]])
@@ -225,6 +224,11 @@ class Tracker:
         if self.covers:
             self.covers = False
             self._proxy.forget(self)
+
+    def flush(self) -> None:
+        """Drop everything, and go on."""
+        self.drop()
+        self.covers = self.up
 
     def settle(self, callback: Callable[[], None]) -> bool:
         """Call back when all is known that had changed by now; False: it is, as nothing is left."""

@@ -1,4 +1,4 @@
-"""What tests of the proxy are given: an upstream, and proxies in front of it that end with the test."""
+"""What tests of the proxy are given: an upstream, and proxies in front that end with the test."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from servers import Server, redis_server
 from server.proxy.proxies import ProxyProcess
+from servers import Server, redis_server
 
 Start = Callable[..., ProxyProcess]
 

@@ -1,9 +1,9 @@
 """No proxy serves an older value once it has been told of the newer one, whatever happens between.
 
-Writers count up on the upstream, each on keys of its own; readers on two proxies note what they got
-and when. Two things are checked of the histories. Of two reads through one proxy of which the second
-began when the first had ended, the second is not older. And no read is older than what had been
-acknowledged before a barrier: an EVAL through the proxy, which returns when its tracking
+Writers count up on the upstream, each on keys of its own; readers on two proxies note what they
+got and when. Two things are checked of the histories. Of two reads through one proxy of which the
+second began when the first had ended, the second is not older. And no read is older than what had
+been acknowledged before a barrier: an EVAL through the proxy, which returns when its tracking
 connection has delivered all that came before.
 """
 
@@ -17,13 +17,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import redis
+
 from server.proxy.proxies import ProxyProcess, client, trackers
-from servers import Server, redis_server
+from servers import Server
 
 SECONDS = float(os.environ.get("COHERENCE_SECONDS", "4"))
 KEYS = [f"key:{at}" for at in range(12)]
@@ -164,13 +164,24 @@ class Histories:
     def read_own(self, at: int) -> None:
         """Through one proxy, on two connections: what was written is what is read."""
         key, number, sure = f"own:{at}", 0, 0
+        script = "return redis.call('set', KEYS[1], ARGV[1])"
+
+        def in_transaction(some: redis.Redis, value: int) -> None:
+            pipe = some.pipeline()
+            pipe.set(key, value)
+            pipe.execute()
+
+        def in_pipeline(some: redis.Redis, value: int) -> None:
+            pipe = some.pipeline(transaction=False)
+            pipe.set(key, value)
+            pipe.get(key)
+            pipe.execute()
+
         ways: list[Callable[[redis.Redis, int], object]] = [
             lambda some, value: some.set(key, value),
-            lambda some, value: some.pipeline().set(key, value).execute(),
-            lambda some, value: some.eval(
-                "return redis.call('set', KEYS[1], ARGV[1])", 1, key, value
-            ),
-            lambda some, value: some.pipeline(transaction=False).set(key, value).get(key).execute(),
+            lambda some, value: some.eval(script, 1, key, value),
+            in_transaction,
+            in_pipeline,
         ]
         port = self.proxies[at].port
 
@@ -188,6 +199,15 @@ class Histories:
 
         self.each(port, step)
 
+    def counts(self) -> dict[str, int]:
+        return {
+            "reads": sum(map(len, self.reads)),
+            "reads of own writes": self.own_reads,
+            "barriers": sum(map(len, self.floors)),
+            "writes": sum(self.acked.values()),
+            "failures": self.failures,
+        }
+
     def check(self) -> None:
         for reads, floors in zip(self.reads, self.floors, strict=True):
             assert older_reads(reads, floors) == []
@@ -195,13 +215,6 @@ class Histories:
         assert sum(map(len, self.floors)) > 3
         assert self.own_faults == []
         assert self.own_reads > 20
-
-
-@pytest.fixture
-def upstream(tmp_path: Path) -> Iterator[Server]:
-    server = redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
-    yield server
-    server.kill()
 
 
 def calm(upstream: Server) -> None:
@@ -257,9 +270,7 @@ def test_nothing_older_is_served(trouble: str, upstream: Server) -> None:
                 random.choice(TROUBLES[trouble])(upstream)
         histories.check()
         facts = [proxy.info() for proxy in proxies]
-        print(trouble, sum(map(len, histories.reads)), "reads", histories.own_reads, "of own writes",
-              sum(map(len, histories.floors)), "barriers", sum(histories.acked.values()), "writes",
-              histories.failures, "failures", facts)  # fmt: skip
+        print(trouble, histories.counts(), facts)
         assert all(one["fills"] > 0 and one["invalidations"] > 0 for one in facts)
     finally:
         for proxy in proxies:

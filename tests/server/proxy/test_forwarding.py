@@ -52,32 +52,62 @@ def wire(proxy: ProxyProcess) -> Iterator[Wire]:
     one.close()
 
 
-CONVERSATIONS = {
-    "strings": b"SET k 1\r\nGET k\r\nGET k\r\nMGET k none k\r\nSTRLEN k\r\nEXISTS k\r\nGET none\r\n",
-    "empty": b"SET k ''\r\nGET k\r\nGET k\r\nSTRLEN k\r\nEXISTS k\r\n",
-    "hashes": b"HSET h a 1 b 2\r\nHGETALL h\r\nHGET h a\r\nHMGET h a z\r\nHLEN h\r\nHEXISTS h z\r\n"
-    b"HKEYS h\r\nHVALS h\r\nHSTRLEN h a\r\nHGETALL none\r\nHGET none a\r\n",
-    "hashes in RESP3": b"HELLO 3 SETNAME x\r\nHSET h a 1\r\nHGETALL h\r\nHGETALL h\r\nGET none\r\n"
-    b"HGETALL none\r\nHGET h z\r\n",
-    "wrong kinds": b"LPUSH l 1\r\nGET l\r\nHGETALL l\r\nSTRLEN l\r\nMGET l\r\nEXISTS l\r\nSET s 1\r\n"
-    b"GET s\r\nHGET s f\r\nHSET h a 1\r\nHGET h a\r\nGET h\r\nMGET h s\r\n",
-    "arguments": b"GET\r\nGET a b\r\nHGET h\r\nMGET\r\nNOSUCH a\r\nSET k\r\nHGETALL a b\r\n",
-    "transactions": b"MULTI\r\nSET k 1\r\nGET k\r\nEXEC\r\nGET k\r\nMULTI\r\nGET k\r\nDISCARD\r\nEXEC\r\n"
-    b"WATCH k\r\nGET k\r\nSET k 2\r\nMULTI\r\nGET k\r\nEXEC\r\nGET k\r\nMULTI\r\nNOSUCH\r\nEXEC\r\n",
-    "databases": b"SET k 0\r\nGET k\r\nSELECT 3\r\nGET k\r\nSET k 3\r\nGET k\r\nSELECT 0\r\nGET k\r\n"
-    b"SELECT 99\r\nGET k\r\nSELECT 3\r\nGET k\r\nMOVE k 0\r\nCOPY k k DB 4\r\n",
-    "in a transaction": b"SET k 0\r\nMULTI\r\nSELECT 3\r\nSET k 3\r\nEXEC\r\nGET k\r\nGET k\r\n",
-    "scripts": b"SET k 1\r\nGET k\r\nEVAL \"return redis.call('set', 'k', '2')\" 0\r\nGET k\r\n",
-    "flushed": b"SET k 1\r\nGET k\r\nFLUSHDB\r\nGET k\r\nSET k 1\r\nGET k\r\nFLUSHALL\r\nGET k\r\n",
-    "swapped": b"SET k 1\r\nGET k\r\nSELECT 1\r\nSET k 2\r\nGET k\r\nSWAPDB 0 1\r\nGET k\r\n"
-    b"SELECT 0\r\nGET k\r\n",
-    "expired": b"SET k 1 PX 1\r\nBLPOP none 0.02\r\nGET k\r\nSET k 1\r\nGET k\r\nPEXPIRE k 1\r\n"
-    b"BLPOP none 0.02\r\nGET k\r\nGET k\r\n",
-    "no replies": b"SET k 1\r\nGET k\r\nCLIENT REPLY SKIP\r\nGET k\r\nCLIENT REPLY OFF\r\nSET k 2\r\n"
-    b"GET k\r\nCLIENT REPLY ON\r\nGET k\r\n",
-    "lifetimes": b"SET k 1\r\nTTL k\r\nGET k\r\nPTTL k\r\nTTL none\r\nSET k 1 EX 100\r\nGET k\r\nTTL k\r\n"
-    b"PERSIST k\r\nTTL k\r\nGET k\r\n",
-    "reset": b"SELECT 3\r\nHELLO 3\r\nRESET\r\nGET none\r\nSET k 1\r\nGET k\r\n",
+CONVERSATIONS = {  # commands, one a line
+    "strings": """
+        SET k 1; GET k; GET k; MGET k none k; STRLEN k; EXISTS k; GET none
+    """,
+    "empty": """
+        SET k ''; GET k; GET k; STRLEN k; EXISTS k
+    """,
+    "hashes": """
+        HSET h a 1 b 2; HGETALL h; HGET h a; HMGET h a z; HLEN h; HEXISTS h z; HKEYS h;
+        HVALS h; HSTRLEN h a; HGETALL none; HGET none a
+    """,
+    "hashes in RESP3": """
+        HELLO 3 SETNAME x; HSET h a 1; HGETALL h; HGETALL h; GET none; HGETALL none; HGET h z
+    """,
+    "wrong kinds": """
+        LPUSH l 1; GET l; HGETALL l; STRLEN l; MGET l; EXISTS l; SET s 1; GET s; HGET s f;
+        HSET h a 1; HGET h a; GET h; MGET h s
+    """,
+    "arguments": """
+        GET; GET a b; HGET h; MGET; NOSUCH a; SET k; HGETALL a b
+    """,
+    "transactions": """
+        MULTI; SET k 1; GET k; EXEC; GET k; MULTI; GET k; DISCARD; EXEC; WATCH k; GET k;
+        SET k 2; MULTI; GET k; EXEC; GET k; MULTI; NOSUCH; EXEC
+    """,
+    "databases": """
+        SET k 0; GET k; SELECT 3; GET k; SET k 3; GET k; SELECT 0; GET k; SELECT 99; GET k;
+        SELECT 3; GET k; MOVE k 0; COPY k k DB 4
+    """,
+    "in a transaction": """
+        SET k 0; MULTI; SELECT 3; SET k 3; EXEC; GET k; GET k
+    """,
+    "scripts": """
+        SET k 1; GET k; EVAL "return redis.call('set', 'k', '2')" 0; GET k
+    """,
+    "flushed": """
+        SET k 1; GET k; FLUSHDB; GET k; SET k 1; GET k; FLUSHALL; GET k
+    """,
+    "swapped": """
+        SET k 1; GET k; SELECT 1; SET k 2; GET k; SWAPDB 0 1; GET k; SELECT 0; GET k
+    """,
+    "expired": """
+        SET k 1 PX 1; BLPOP none 0.02; GET k; SET k 1; GET k; PEXPIRE k 1; BLPOP none 0.02;
+        GET k; GET k
+    """,
+    "no replies": """
+        SET k 1; GET k; CLIENT REPLY SKIP; GET k; CLIENT REPLY OFF; SET k 2; GET k;
+        CLIENT REPLY ON; GET k
+    """,
+    "lifetimes": """
+        SET k 1; TTL k; GET k; PTTL k; TTL none; SET k 1 EX 100; GET k; TTL k; PERSIST k;
+        TTL k; GET k
+    """,
+    "reset": """
+        SELECT 3; HELLO 3; RESET; GET none; SET k 1; GET k
+    """,
 }
 
 
@@ -91,14 +121,16 @@ def test_says_what_the_upstream_says(
     for port in (proxy.port, upstream.port):
         with client(upstream.port) as some:
             some.flushall()
-        answers.append(masked(conversation(port, CONVERSATIONS[topic], together)))
+        lines = [line.strip() for line in CONVERSATIONS[topic].split(";")]
+        answers.append(masked(conversation(port, lines, together)))
     assert answers[0] == answers[1]
 
 
-def conversation(port: int, text: bytes, together: bool) -> bytes:
+def conversation(port: int, lines: list[str], together: bool) -> bytes:
     """What is answered to these lines, some of which have no reply of their own."""
     wire, answer = Wire(port), b""
-    for piece in [text] if together else text.splitlines(keepends=True):
+    raw = [f"{line}\r\n".encode() for line in lines]
+    for piece in [b"".join(raw)] if together else raw:
         wire.send(piece)
         if not together:
             time.sleep(0.01)  # a reply has come, if there is one
@@ -125,7 +157,8 @@ def test_pipelines_keep_their_order(proxy: ProxyProcess, upstream: Server) -> No
     def talk(who: int) -> None:
         with proxy.client() as some:
             for round_ in range(20):
-                pipe, expected = some.pipeline(transaction=False), []
+                pipe = some.pipeline(transaction=False)
+                expected: list[object] = []
                 for at in range(40):
                     number = (who * 131 + round_ * 17 + at * at) % 1000
                     if at % 7 == 3:
@@ -234,6 +267,21 @@ def test_with_the_proxys_own_password_it_is(upstream: Server, start: Start) -> N
         assert proxy.info()["fills"] == 1
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_swapped_databases(queued: bool, proxy: ProxyProcess) -> None:
+    """Redis does not tell who tracks; the proxy drops all that it has."""
+    with proxy.client() as zero, proxy.client(db=1) as one:
+        for some, value in ((zero, "0"), (one, "1")):
+            some.set("k", value)
+            fills = proxy.info()["fills"]
+            eventually(lambda: some.get("k") and proxy.info()["fills"] > fills)  # noqa: B023
+        if queued:
+            zero.pipeline().swapdb(0, 1).execute()
+        else:
+            zero.swapdb(0, 1)
+        assert [zero.get("k"), one.get("k")] == [b"1", b"0"]
+
+
 def test_subscribers_in_both_protocols(proxy: ProxyProcess, upstream: Server) -> None:
     for protocol in (2, 3):
         with proxy.client(protocol=protocol) as some, proxy.client() as other:
@@ -281,7 +329,7 @@ def test_quit_and_a_closed_upstream_close_the_client(proxy: ProxyProcess, wire: 
 
 
 def test_who_does_not_read_does_not_fill_the_proxys_memory(start: Start, upstream: Server) -> None:
-    """Replies of 120 MB in all, of values too large to be cached, to a client that reads nothing."""
+    """Replies of 120 MB in all, too large to be cached, to a client that reads nothing."""
     proxy = start(max_value=100_000)
     with client(upstream.port) as behind:
         behind.set("big", b"x" * (3 << 20))

@@ -50,9 +50,9 @@ def test_cached_keys_are_served_and_writes_refused(
         assert proxy.info()["stale_served"] >= served + 9
         assert proxy.info()["upstream_silent_seconds"] > 0
         with proxy.client() as late:
-            with pytest.raises(redis.ResponseError, match="upstream .* unavailable: .*nothing was"):
+            with pytest.raises(redis.ResponseError, match=r"unavailable: .*nothing was done"):
                 late.set("k", 2)
-            with pytest.raises(redis.ResponseError, match="upstream .* unavailable"):
+            with pytest.raises(redis.ResponseError, match=r"upstream .* unavailable"):
                 late.get("absent")
         with suppress(redis.RedisError):  # a line that was there waits for as long as it may
             some.set("k", 2)
@@ -112,7 +112,7 @@ def test_a_write_whose_reply_was_lost_is_an_error(start: Start, upstream: Server
         upstream.send(signal.SIGSTOP)
         killer = threading.Timer(0.2, upstream.kill)
         killer.start()
-        with pytest.raises(redis.ResponseError, match="lost.*may have been executed"):
+        with pytest.raises(redis.ResponseError, match=r"lost.*may have been executed"):
             some.incr("n")
         killer.join()
         upstream.start()
@@ -127,7 +127,7 @@ def test_a_stopped_upstream_does_not_hold_a_command_for_ever(
     with proxy.client() as some:
         some.set("n", 0)
         upstream.send(signal.SIGSTOP)
-        with pytest.raises(redis.ResponseError, match="does not answer.*may have been executed"):
+        with pytest.raises(redis.ResponseError, match=r"does not answer.*may have been executed"):
             some.incr("n")
         upstream.send(signal.SIGCONT)
 
