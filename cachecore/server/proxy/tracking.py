@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from cachecore.server.proxy.commands import Table
-from cachecore.server.proxy.reads import HASH, STRING, STRINGS
+from cachecore.server.proxy.reads import HASH, STRING, STRINGS, Hash
 from cachecore.server.proxy.stream import LOST, TOO_LONG, Callback, Stream
 from cachecore.tiers.redis_link import Node, Refusal, pack
 
@@ -354,5 +354,5 @@ def _hash(flight: Flight, reply: Any) -> Any:
     if cursor != b"0":
         return TOO_LONG
     if pairs:
-        return dict(zip(pairs[::2], pairs[1::2], strict=True))
+        return Hash(zip(pairs[::2], pairs[1::2], strict=True))
     return None if flight.kept and flight.ttls == [-2] else UNFIT

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from cachecore.server.proxy.reads import Hash
+from cachecore.server.service import size_of
 from cachecore.tiers.testing import eventually
 from server.proxy.conftest import Start
 from server.proxy.proxies import ProxyProcess, client
-from servers import Server
+from servers import Server, redis_server
 
 
 class Wire:
@@ -40,9 +42,24 @@ class Wire:
         self.sock.close()
 
 
-@pytest.fixture
-def proxy(start: Start) -> ProxyProcess:
-    return start()
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = redis_server(tmp_path_factory.mktemp("upstream"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def proxy(upstream: Server) -> Iterator[ProxyProcess]:
+    one = ProxyProcess(f"redis://127.0.0.1:{upstream.port}")
+    yield one
+    one.close()
+
+
+@pytest.fixture(autouse=True)
+def _empty(upstream: Server) -> None:
+    with client(upstream.port) as some:
+        some.flushall()
 
 
 @pytest.fixture
@@ -233,6 +250,18 @@ def test_large_values_pass_but_are_not_kept(start: Start, upstream: Server) -> N
         assert proxy.info()["fills"] == fills + 1
 
 
+def test_hashes_count_for_what_they_hold(start: Start, upstream: Server) -> None:
+    """A cache of 1 MB does not hold 100 hashes of 30 KB: most are fetched again."""
+    proxy = start(max_bytes=1 << 20)
+    with client(upstream.port) as behind, proxy.client() as some:
+        for at in range(100):
+            behind.hset(f"h{at}", "f", b"x" * 30_000)
+        for _ in range(2):
+            assert all(some.hlen(f"h{at}") == 1 for at in range(100))
+        assert proxy.info()["fills"] > 150
+    assert size_of(Hash({b"f": b"x" * 30_000})) > 30_000
+
+
 def test_who_authenticates_is_not_served_from_the_cache(
     proxy: ProxyProcess, upstream: Server
 ) -> None:
@@ -265,6 +294,7 @@ def test_with_the_proxys_own_password_it_is(upstream: Server, start: Start) -> N
         with proxy.client(password="secret") as some:
             assert [some.get("k") for _ in range(3)] == [b"1"] * 3
         assert proxy.info()["fills"] == 1
+        behind.config_set("requirepass", "")
 
 
 @pytest.mark.parametrize("queued", [False, True])
