@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,27 @@ def client(port: int, **options: Any) -> redis.Redis:
 def trackers(upstream: redis.Redis) -> list[str]:
     """The ids of the connections on which proxies hear of changes."""
     return [one["id"] for one in upstream.client_list() if one["name"] == "cachecore-proxy"]
+
+
+class Wire:
+    """A connection to a port, byte by byte."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, text: bytes) -> None:
+        self.sock.sendall(text)
+
+    def read(self, size: int) -> bytes:
+        return self.file.read(size)
+
+    def line(self) -> bytes:
+        return self.file.readline()
+
+    def closed(self) -> bool:
+        return self.file.read(1) == b""
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()

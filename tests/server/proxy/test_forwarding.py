@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,32 +13,8 @@ from cachecore.server.proxy.reads import Hash
 from cachecore.server.service import size_of
 from cachecore.tiers.testing import eventually
 from server.proxy.conftest import Start
-from server.proxy.proxies import ProxyProcess, client
+from server.proxy.proxies import ProxyProcess, Wire, client
 from servers import Server, redis_server
-
-
-class Wire:
-    """A connection to a port, byte by byte."""
-
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self.file = self.sock.makefile("rb")
-
-    def send(self, text: bytes) -> None:
-        self.sock.sendall(text)
-
-    def read(self, size: int) -> bytes:
-        return self.file.read(size)
-
-    def line(self) -> bytes:
-        return self.file.readline()
-
-    def closed(self) -> bool:
-        return self.file.read(1) == b""
-
-    def close(self) -> None:
-        self.file.close()
-        self.sock.close()
 
 
 @pytest.fixture(scope="module")
