@@ -24,10 +24,7 @@ LAYERS = [
     {"cc_serve"},
     {"cc_batch", "cc_memo", "cc_slots", "cc_tiered"},
     {"errors", "progress", "sentinel", "settings", "stats", "units"},
-    {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight"},
-#THEIRS     {"errors", "progress", "sentinel", "settings", "stats"},
-#THEIRS     {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight", "_frames"},
-#THEIRS 
+    {"async_flight", "dtypes", "rows", "views", "_arrays", "_flight", "_frames"},
     {"_core"},
     {
         "_bench", "_keyspace", "_memo", "_payload", "_resp_values", "_safetensors", "_simulate",
