@@ -4,3 +4,4 @@ from libc.stdint cimport int64_t
 
 cdef extern from "cc_clock.h":
     int64_t cc_clock_ms() noexcept nogil
+    int64_t cc_nanoseconds() noexcept nogil

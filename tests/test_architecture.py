@@ -86,6 +86,8 @@ C_ORDER = {
         "memo",
         "raw",
         "commands",
+        "commands_inner",
+        "commands_hash",
         "serve",
     ],
 }
