@@ -40,7 +40,7 @@ GLOB = ["src/core/cc_glob.c"]
 CORE = sorted({*glob("src/core/*.c")} - {*VECTORS, *PREFIXES, *RESP, *SOCKET, *GLOB})
 MEMO = sorted(glob("src/python/cc_memo*.c"))
 TIERED = ["src/python/cc_tiered.c"]
-SERVE = [f"src/python/cc_{unit}.c" for unit in ("commands", "serve")]
+SERVE = [f"src/python/cc_{unit}.c" for unit in ("commands", "commands_hash", "serve")]
 TABLE = ["src/python/cc_table.c", "src/python/cc_lifetime.c"]
 MODULES = {
     "_arrays": [],

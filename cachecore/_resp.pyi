@@ -29,13 +29,13 @@ class Engine(Dispatcher):
     bytes_out: int
     greet: Callable[[Client], object] | None
     on_close: Callable[[Client], object] | None
+    on_room: Callable[[Client], object] | None
     max_clients: int
     max_buffered: int
     idle_timeout: float
     command_timeout: float
     output_timeout: float
-    max_bulk: int
-    max_output: int
+    max_unread: int
     def __init__(
         self,
         cache: Cache[bytes, Any],
@@ -47,6 +47,7 @@ class Engine(Dispatcher):
         max_bulk: int = ...,
         max_command: int = ...,
         max_output: int = ...,
+        max_unread: int = ...,
         max_buffered: int = ...,
         idle_timeout: float = 0,
         command_timeout: float = 60,
@@ -65,7 +66,5 @@ class Engine(Dispatcher):
     def close_idle(self) -> int: ...
     def close(self) -> None: ...
     @property
-    def executed(self) -> int: ...
-    @property
     def buffered_bytes(self) -> int: ...
-    def calls(self) -> dict[bytes, int]: ...
+    def latencies(self) -> list[int]: ...

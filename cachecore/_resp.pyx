@@ -11,18 +11,18 @@ wait, and one for its output only while there is some.
 Thread safety: all of it belongs to the loop's thread.
 """
 
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPROTO
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close as close_descriptor
 
 from cachecore._core cimport Cache
-from cachecore._resp_client cimport BUFFER, LEAST_INPUT, Client, Command
+from cachecore._resp_client cimport BUFFER, Client, Command, make_room
 from cachecore._resp_dispatch cimport Dispatcher
 from cachecore._resp_values cimport joined
-from cachecore.cc_clock cimport cc_clock_ms
+from cachecore.cc_clock cimport cc_clock_ms, cc_nanoseconds
 from cachecore.cc_out cimport *
 from cachecore.cc_serve cimport cc_value_release
 from cachecore.cc_socket cimport *
@@ -34,14 +34,17 @@ from os import open as open_descriptor
 from cachecore._resp_client import MAY_ALL
 
 cdef enum:
+    ROOM = 256 * 1024             # bytes of replies below which a client has room for more
     MOST_SPARES = 64              # buffers for output that are kept
     LARGEST_SPARE = 256 * 1024
     LEAST_RECEIVED = 4096         # bytes that there is room for
     MOST_READY = 256              # clients looked at together
     ROUNDS = 16                   # of looking, until the loop has its turn
+    TIMES = 40
     MOST_ACCEPTED = 64            # connections taken at once
     LISTENER = 1                  # a tag's bit: addresses of clients are even
 
+cdef tuple FAULTS = ("output", "slow", "memory", "failed", "lost")  # nothing is sent any more
 cdef bytes FULL = b"-ERR max number of clients reached\r\n"
 log = getLogger("cachecore.server")
 
@@ -56,16 +59,17 @@ cdef class Engine(Dispatcher):
         loop: the event loop, which is to call `drain` when `fileno()` is readable.
         max_clients: more are refused with an error.
         max_args, max_bulk, max_command: arguments, bytes of one, bytes of a command in all.
-        max_output: bytes of replies that a client leaves unread until its commands wait; as many
-            bytes of commands may wait then.
+        max_output: bytes of replies that a client leaves unread until its commands wait.
+        max_unread: bytes of commands that are still received then.
         max_buffered: bytes of input and output of all clients; beyond, who has most is closed.
         idle_timeout, command_timeout, output_timeout: seconds without a command, until a command
             is complete (as long again for each MiB of it), without reading replies; 0: for ever.
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
-    `greet(client)` is called for every new client, `on_close(client)` after one was closed. New
-    clients may do all unless `greet` says otherwise.
+    `greet(client)` is called for every new client, `on_close(client)` after one was closed,
+    `on_room(client)` when one that is `starved` has read its replies. New clients may do all unless
+    `greet` says otherwise.
     """
 
     cdef cc_out *spare              # buffers for output, empty
@@ -73,6 +77,7 @@ cdef class Engine(Dispatcher):
     cdef int poll
     cdef int reserve                # a descriptor to give up when there are no others
     cdef size_t buffered
+    cdef uint64_t[TIMES] times      # commands, by the logarithm of what they took
     cdef bint draining
     cdef bint working               # whoever is noted will be flushed soon
     cdef list dirty                 # who was noted
@@ -82,9 +87,9 @@ cdef class Engine(Dispatcher):
     cdef readonly dict clients, closes
     cdef readonly int64_t now
     cdef readonly uint64_t accepted, refused, bytes_in, bytes_out
-    cdef public object greet, on_close
+    cdef public object greet, on_close, on_room
     cdef public Py_ssize_t max_clients
-    cdef public size_t max_buffered
+    cdef public size_t max_buffered, max_unread
     cdef public double idle_timeout, command_timeout, output_timeout
 
     def __cinit__(self):
@@ -92,12 +97,13 @@ cdef class Engine(Dispatcher):
 
     def __init__(self, Cache cache not None, commands, loop, *, max_clients=10_000,
                  max_args=1024 * 1024, max_bulk=512 << 20, max_command=1 << 30,
-                 max_output=64 << 20, max_buffered=1 << 30, idle_timeout=0, command_timeout=60,
-                 output_timeout=60, proxy=False, point=16 * 1024):
+                 max_output=64 << 20, max_unread=1 << 20, max_buffered=1 << 30, idle_timeout=0,
+                 command_timeout=60, output_timeout=60, proxy=False, point=1024):
         self.cache, self.loop, self.commands = cache, loop, dict(commands)
         self.clients, self.closes, self.watched = {}, {}, {}
         self.dirty, self.gone, self.listeners = [], [], set()
         self.max_clients, self.max_buffered = max_clients, max_buffered
+        self.max_unread = max_unread
         self.idle_timeout, self.command_timeout = idle_timeout, command_timeout
         self.output_timeout = output_timeout
         self.limits.max_args, self.limits.max_bulk = max_args, max_bulk
@@ -106,6 +112,7 @@ cdef class Engine(Dispatcher):
         self.strangers.max_line, self.strangers.max_command = 64 * 1024, 11 * 16 * 1024
         self.service.pause, self.service.point = max_output, point
         self.service.proxy = proxy
+        self.refresh()
         self.choose_slow()
         self.buffer = <char *>PyMem_RawMalloc(BUFFER)
         self.spare = <cc_out *>PyMem_RawMalloc(MOST_SPARES * sizeof(cc_out))
@@ -157,7 +164,7 @@ cdef class Engine(Dispatcher):
     def attach(self, transport):
         """A Client whose bytes come and go through an asyncio transport."""
         cdef Client client = self.new_client()
-        client.transport = transport
+        client.transport, client.watched = transport, CC_READABLE
         self.welcome(client)
         return client
 
@@ -197,8 +204,8 @@ cdef class Engine(Dispatcher):
         return 0
 
     cdef int turn_away(self, int listener) except -1:
-        """No descriptor is left: one that was kept for this tells the next connection so, lest it
-        stay and wake us again and again."""
+        """No descriptor is left: the one kept for this tells the next connection so, lest it
+        stay and wake us for ever."""
         cdef int fd
         if self.reserve >= 0:
             close_descriptor(self.reserve)
@@ -232,7 +239,7 @@ cdef class Engine(Dispatcher):
             close_descriptor(client.fd)
             client.fd = -1
         if client.transport is not None:
-            client.transport.close()
+            (client.transport.abort if reason in FAULTS else client.transport.close)()
         if client.task is not None:
             client.task.cancel()
         if client.watching:
@@ -251,6 +258,8 @@ cdef class Engine(Dispatcher):
         cdef cc_ready ready[MOST_READY]
         cdef int count, i
         cdef Client client
+        cdef uint64_t before
+        cdef int64_t start
         if self.draining:
             raise RuntimeError("drain() was called by a command's handler")
         self.draining = True
@@ -260,7 +269,9 @@ cdef class Engine(Dispatcher):
                 count = cc_poll_ready(self.poll, ready, MOST_READY)
                 if count == 0:
                     break
+                start, before = cc_nanoseconds(), self.service.commands
                 self.now = cc_clock_ms()
+                self.refresh()
                 for i in range(count):
                     if ready[i].tag & LISTENER:
                         self.accept(<int>(ready[i].tag >> 1))
@@ -273,8 +284,19 @@ cdef class Engine(Dispatcher):
                         self.close_client(client, "failed")
                 self.flush_all()
                 self.gone.clear()
+                self.timed(cc_nanoseconds() - start, self.service.commands - before)
         finally:
             self.draining = self.working = False
+
+    cdef int timed(self, uint64_t spent, uint64_t commands) noexcept:
+        """Counts commands by the time that each of them took, on average."""
+        cdef int size = 0
+        if commands:
+            spent //= commands
+            while spent >> size and size < TIMES - 1:
+                size += 1
+            self.times[size] += commands
+        return 0
 
     cdef int look_at(self, Client client, unsigned what) except -1:
         cdef Py_ssize_t size
@@ -306,7 +328,7 @@ cdef class Engine(Dispatcher):
         self.bytes_in += size
         if data == NULL:
             client.size += size
-            return self.note(client) if client.stalled else self.go_on(client)
+            return self.settle(client) if client.stalled else self.go_on(client)
         self.lend(client)
         used = self.consume(client, data, size)
         if used < size and client.closed is None:
@@ -363,6 +385,7 @@ cdef class Engine(Dispatcher):
     cdef int arrived(self, Client client, char *data, size_t size) except -1:
         cdef bint worked = self.working
         self.now = cc_clock_ms()
+        self.refresh()
         self.working = True
         try:
             if client.input != NULL:
@@ -444,6 +467,7 @@ cdef class Engine(Dispatcher):
         if client.transport is not None and cc_out_left(&client.out):
             data = joined(&client.out)
             client.transport.write(data)
+            client.sent_at = self.now
             client.bytes_out += len(data)
             self.bytes_out += len(data)
         while cc_out_left(&client.out):
@@ -464,6 +488,9 @@ cdef class Engine(Dispatcher):
         elif client.unsent == 0:
             client.sent_at = self.now  # from here on it is waited for
         client.unsent = left
+        if client.starved and left + client.held_bytes < ROOM:
+            client.starved = False
+            self.on_room(client)
         if left or client.room or client.counted or client.held_bytes or client.queued:
             self.count(client)
         return self.rewatch(client)
@@ -471,12 +498,18 @@ cdef class Engine(Dispatcher):
     cdef int rewatch(self, Client client) except -1:
         """Watches a client's socket for what is due now."""
         cdef unsigned what = 0 if client.ending or (
-            client.stalled and client.size - client.begin >= self.service.pause) else CC_READABLE
+            client.stalled and client.size - client.begin >= self.max_unread) else CC_READABLE
         if client.unsent:
             what |= CC_WRITABLE
-        if what != client.watched and client.fd >= 0:
-            client.watched = what
+        if what == client.watched:
+            return 0
+        client.watched = what
+        if client.fd >= 0:
             cc_poll_change(self.poll, client.fd, <uintptr_t><PyObject *>client, what)
+        elif client.transport is not None and what & CC_READABLE:
+            client.transport.resume_reading()
+        elif client.transport is not None:
+            client.transport.pause_reading()
         return 0
 
     # --- time, and the end
@@ -493,19 +526,18 @@ cdef class Engine(Dispatcher):
         for client in list(self.clients.values()):
             idle = (self.now - client.received_at) / 1000
             part = (self.now - client.part_since) / 1000 if client.part_since else 0
-            stuck = (self.now - client.sent_at) / 1000 if client.unsent else 0
+            stuck = (self.now - client.sent_at) / 1000 if client.unsent or client.choked else 0
             if 0 < self.output_timeout < stuck:
                 self.close_client(client, "output")
             elif 0 < self.command_timeout * (1 + (client.size >> 20)) < part:
                 self.close_client(client, "slow")
-            elif 0 < self.idle_timeout < idle and not (client.waiting or client.patient):
+            elif 0 < self.idle_timeout < idle and client.held is None and not client.patient:
                 self.close_client(client, "idle")
         if not self.draining:
             self.gone.clear()
 
     def close_idle(self):
-        """Executes what has come, and closes the clients that have nothing under way; how many are
-        left."""
+        """Executes what has come, and closes who has nothing under way; how many are left."""
         cdef Client client
         self.drain()
         for client in list(self.clients.values()):
@@ -523,42 +555,16 @@ cdef class Engine(Dispatcher):
         if not self.draining:
             self.gone.clear()
 
-    # --- counts and limits
-
-    @property
-    def executed(self):
-        """Commands that were executed."""
-        return self.service.commands
-
     @property
     def buffered_bytes(self):
         """Bytes of memory in the clients' own buffers."""
         return self.buffered
 
-    def calls(self):
-        """How often each command was executed, by name."""
-        cdef Command command
-        return {command.name: command.calls + (self.service.calls[command.hot]
-                                               if command.hot >= 0 else 0)
-                for command in self.commands.values()}
-
-    @property
-    def max_bulk(self):
-        """Most bytes of an argument; settable, as are the next two."""
-        return self.limits.max_bulk
-
-    @max_bulk.setter
-    def max_bulk(self, value):
-        self.limits.max_bulk = value
-
-    @property
-    def max_output(self):
-        """Bytes of replies that a client leaves unread until its commands wait."""
-        return self.service.pause
-
-    @max_output.setter
-    def max_output(self, value):
-        self.service.pause = value
+    def latencies(self):
+        """Counts of commands that took less than 2**i ns, and no less than half of that, at place
+        i: their share of the time from the system's word to the replies. Not those of transports.
+        """
+        return [self.times[at] for at in range(TIMES)]
 
 
 # --- what the engine's methods share --------------------------------------------------------------
@@ -566,24 +572,6 @@ cdef class Engine(Dispatcher):
 def counted_bytes(Client client):
     """Bytes of a client's buffers, as they were counted last."""
     return client.counted
-
-
-cdef int make_room(Client client, size_t more) except -1:
-    """Room for so many bytes more in a client's own buffer, which grows as bytes arrive."""
-    cdef size_t room = max(client.room, <size_t>LEAST_INPUT)
-    if client.begin:
-        client.size -= client.begin
-        memmove(client.input, client.input + client.begin, client.size)
-        client.begin = 0
-    if client.room - client.size >= more:
-        return 0
-    while room - client.size < more:
-        room *= 2
-    cdef char *grown = <char *>PyMem_RawRealloc(client.input, room)
-    if grown == NULL:
-        raise MemoryError("no memory for what a client sends")
-    client.input, client.room = grown, room
-    return 0
 
 
 cdef int turn_away(int fd) except -1:

@@ -36,7 +36,8 @@ cdef class Command:
     cdef readonly tuple keys      # the first key's place, the last one's, the step; 0s: none
     cdef readonly object handler
     cdef readonly bint immediate  # not queued by MULTI
-    cdef public uint64_t calls, failed
+    cdef readonly object check    # of the handler: whether MULTI may queue a call
+    cdef public uint64_t calls, failed, rejected
     cdef int hot                  # its number in cc_commands.c; -1: none
 
 
@@ -53,6 +54,8 @@ cdef class Client:
     cdef int fd                   # -1: closed, or on a transport
     cdef unsigned watched         # what of the socket is watched
     cdef bint waiting             # for an awaitable reply: nothing is executed
+    cdef bint stopped             # by `hold`: nothing is executed
+    cdef bint alone               # see `private`
     cdef bint stalled             # input waits for output to be sent, or for a reply
     cdef bint ending              # to be closed when all is sent
     cdef bint dirty               # in the engine's list of those with something to send
@@ -76,10 +79,12 @@ cdef class Client:
     cdef public bint aborted      # EXEC will refuse the transaction
     cdef public bint touched      # a watched key was written
     cdef public bint patient      # is not closed for being idle: it listens
+    cdef public bint starved      # the engine's `on_room` is called when it has read its replies
     cdef readonly set watching    # keys, with their prefix
     cdef readonly dict state      # for handlers, by their own names
     cdef object __weakref__
 
+    cdef int choose_slow(self) noexcept
     cdef int check_running(self) except -1
 
 
@@ -91,4 +96,5 @@ cdef class Pending:
 cdef bytes encoded(Client client, object reply)
 cdef list arguments(const cc_resp_request *request, const char *data)
 cdef bytes raw_of(const cc_resp_request *request, char *data)
+cdef int make_room(Client client, size_t more) except -1
 cdef str refused(Client client, Command command, list args)

@@ -27,8 +27,10 @@ class Command:
     keys: tuple[int, int, int]
     handler: Callable[[Client, list[bytes]], Any] | None
     immediate: bool
+    check: Callable[[Client, list[bytes]], Any] | None
     calls: int
     failed: int
+    rejected: int
     def __init__(
         self,
         name: bytes,
@@ -67,6 +69,8 @@ class Client:
     aborted: bool
     touched: bool
     patient: bool
+    starved: bool
+    private: bool
     watching: set[bytes] | None
     state: dict[str, Any]
     database: int
@@ -81,6 +85,10 @@ class Client:
     def unsent_bytes(self) -> int: ...
     @property
     def unread_bytes(self) -> int: ...
+    @property
+    def waiting_replies(self) -> bool: ...
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
     def raw(self) -> bytes: ...
     def defer(self) -> Pending: ...
     def write(self, data: bytes) -> None: ...

@@ -4,10 +4,10 @@ Thread safety: all of it belongs to the loop's thread.
 """
 
 from cpython.buffer cimport PyBUF_WRITE
-from cpython.mem cimport PyMem_RawFree
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint32_t
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 from cachecore._resp_values cimport put
 from cachecore.cc_out cimport *
@@ -65,7 +65,8 @@ cdef class Command:
         name: in small letters.
         arity: number of arguments with the name; negative: at least so many.
         handler: called as handler(client, args), `args` a list of bytes with the name first;
-            returns the reply. None: C does all of it.
+            returns the reply. If it has a method `check(client, args)`, that is called before MULTI
+            queues a call, and raises ReplyError if it must not. None: C does all of it.
         flags: as COMMAND tells them; "admin", "write" and "readonly" say what a client needs.
         keys: places of the first and last key among the arguments, and the step; (0, 0, 0): none.
         open: may be used before authentication.
@@ -80,6 +81,7 @@ cdef class Command:
                       else CC_MAY_WRITE if "write" in self.flags
                       else CC_MAY_READ if "readonly" in self.flags else CC_MAY_CONNECT)
         self.hot = HOT.get(name, -1)
+        self.check = getattr(handler, "check", None)
         if handler is None and self.hot < 0:
             raise ValueError(f"handler must be given: C does not know the command {name!r}")
 
@@ -111,6 +113,7 @@ cdef class Client:
         closed: why it was closed; None while it is open.
         watching, touched, aborted: of its transaction.
         patient: is not closed for being idle.
+        starved: `engine.on_room(client)` is to be called once, when it has read its replies.
         state: a dict for what handlers remember.
     """
 
@@ -167,7 +170,26 @@ cdef class Client:
     @queue.setter
     def queue(self, list value):
         self.raws, self.queued = value, 0
-        self.session.slow = value is not None or self.held is not None
+        self.choose_slow()
+
+    @property
+    def private(self):
+        """Whether C leaves all of its commands to `intercept` and handlers; settable."""
+        return self.alone
+
+    @private.setter
+    def private(self, bint value):
+        self.alone = value
+        self.choose_slow()
+
+    cdef int choose_slow(self) noexcept:
+        self.session.slow = self.alone or self.raws is not None or self.held is not None
+        return 0
+
+    @property
+    def waiting_replies(self):
+        """Whether replies to it have to wait for one that is not there yet."""
+        return self.held is not None
 
     @property
     def fileno(self):
@@ -194,6 +216,16 @@ cdef class Client:
         cdef Pending pending = Pending.__new__(Pending)
         pending.client = self
         return pending
+
+    def hold(self):
+        """Executes no more of its commands until `release`."""
+        self.stopped = True
+
+    def release(self):
+        """Goes on with its commands."""
+        if self.stopped and self.closed is None:
+            self.stopped = False
+            self.engine.note(self)
 
     def write(self, bytes data not None):
         """Sends bytes as they are, in front of all replies that are not there yet."""
@@ -328,3 +360,21 @@ cdef str refused(Client client, Command command, list args):
             return "NOAUTH Authentication required."
         return f"NOPERM this user has no permissions to run the '{name}' command"
     return None
+
+
+cdef int make_room(Client client, size_t more) except -1:
+    """Room for so many bytes more in a client's own buffer, which grows as bytes arrive."""
+    cdef size_t room = max(client.room, <size_t>LEAST_INPUT)
+    if client.begin:
+        client.size -= client.begin
+        memmove(client.input, client.input + client.begin, client.size)
+        client.begin = 0
+    if client.room - client.size >= more:
+        return 0
+    while room - client.size < more:
+        room *= 2
+    cdef char *grown = <char *>PyMem_RawRealloc(client.input, room)
+    if grown == NULL:
+        raise MemoryError("no memory for what a client sends")
+    client.input, client.room = grown, room
+    return 0

@@ -11,7 +11,10 @@ cdef class Dispatcher(Host):
     cdef cc_out scratch            # a reply that has to wait
     cdef readonly dict commands
     cdef readonly object loop
+    cdef dict told                 # errors that handlers made, by their first words
+    cdef bint judged               # see `guarded`
     cdef public object intercept
+    cdef public object server      # whatever handlers are to reach: settings, users
 
     cdef bint must_wait(self, Client client) noexcept
     cdef Py_ssize_t consume(self, Client client, char *data, size_t size) except -1
@@ -19,6 +22,10 @@ cdef class Dispatcher(Host):
     cdef object answer(self, Client client, char *data)
     cdef object run(self, Client client, Command command, list args,
                     const cc_resp_request *request, char *data)
+    cdef int refresh(self) except -1
+    cdef int reply(self, Client client, cc_out *out, object value) except -1
+    cdef object execute(self, Client client, Command command, list args,
+                        const cc_resp_request *request, char *data)
     cdef object nested_reply(self, Client client, list args, const cc_resp_request *request,
                              char *data)
     cdef int hold(self, Client client, object reply) except -1

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
 from cachecore._resp_client cimport (
-    Client, Command, Host, Pending, arguments, raw_of, refused,
+    Client, Command, Host, Pending, arguments, encoded, raw_of, refused,
 )
 from cachecore._resp_values cimport joined, put
 from cachecore.cc_out cimport *
@@ -39,6 +39,7 @@ cdef class Dispatcher(Host):
     def __cinit__(self):
         memset(&self.service, 0, sizeof(self.service))
         memset(&self.scratch, 0, sizeof(self.scratch))
+        self.told = {}
 
     def __dealloc__(self):
         cc_out_free(&self.scratch, cc_value_release)
@@ -47,13 +48,20 @@ cdef class Dispatcher(Host):
         """Which commands C leaves: writes while somebody watches keys; in a proxy all but reads."""
         self.service.slow = (CC_MAY_CONNECT | CC_MAY_WRITE if self.service.proxy
                              else CC_MAY_WRITE if self.watched else 0)
+        if self.judged:
+            self.service.slow |= CC_MAY_READ
+        return 0
+
+    cdef int refresh(self) except -1:
+        """What may have changed of the cache since commands were executed last."""
         self.service.table = &self.cache.table
+        self.service.ttl, self.service.jitter = self.cache.lifetime, self.cache.jitter
         self.service.on_evict = (NULL if self.cache.on_evict is None
                                  else <PyObject *>self.cache.on_evict)
         return 0
 
     cdef bint must_wait(self, Client client) noexcept:
-        return (client.waiting or client.choked
+        return (client.waiting or client.stopped or client.choked
                 or cc_out_left(&client.out) + client.held_bytes >= self.service.pause
                 or (client.held is not None and len(client.held) >= MOST_HELD))
 
@@ -107,23 +115,22 @@ cdef class Dispatcher(Host):
             if isinstance(reply, Pending) or isawaitable(reply):
                 self.hold(client, reply)
             else:
-                put(out, reply, client.session.protocol)
-        except ReplyError as error:
+                self.reply(client, out, reply)
+        except Exception as error:
             cc_out_cut(out, size, count, cc_value_release)
-            put(out, error, 2)
-        except MemoryError:
-            cc_out_cut(out, size, count, cc_value_release)
-            put(out, ReplyError("OOM out of memory"), 2)
-        except Exception:
-            log.exception("a command failed: %r", client.last_command)
-            cc_out_cut(out, size, count, cc_value_release)
-            put(out, ReplyError("ERR internal error"), 2)
+            self.reply(client, out, told(client, error))
         finally:
             client.command = NULL
         if behind and cc_out_left(out):
             client.held.append(joined(out))
             client.held_bytes += len(<bytes>client.held[-1])
         return 0
+
+    cdef int reply(self, Client client, cc_out *out, object value) except -1:
+        if isinstance(value, ReplyError):
+            code = str(value).partition(" ")[0]
+            self.told[code] = self.told.get(code, 0) + 1
+        return put(out, value, client.session.protocol)
 
     cdef object answer(self, Client client, char *data):
         """The reply to a command; NOTHING: it has been written, or there is none."""
@@ -139,8 +146,12 @@ cdef class Dispatcher(Host):
         refusal = refused(client, command, args)
         if refusal is not None:
             client.aborted = client.aborted or client.raws is not None
+            if command is not None:
+                command.rejected += 1
             return ReplyError(refusal)
         if client.raws is not None and not command.immediate:
+            if command.check is not None:
+                self.may_be_queued(client, command, args)
             client.queued += client.request.at + QUEUED
             if client.queued > self.limits.max_command:
                 client.aborted = True
@@ -149,10 +160,31 @@ cdef class Dispatcher(Host):
             return "QUEUED"
         return self.run(client, command, args, &client.request, data)
 
+    def may_be_queued(self, Client client, Command command, args):
+        """Asks the command's `check`; what it raises aborts the transaction."""
+        try:
+            command.check(client, args)
+        except ReplyError:
+            client.aborted = True
+            command.rejected += 1
+            raise
+
     cdef object run(self, Client client, Command command, list args,
                     const cc_resp_request *request, char *data):
-        """Executes a command that is allowed."""
-        cdef object reply = NOTHING
+        """Executes a command that is allowed; who watches what it writes is told."""
+        if not (self.watched and command.needs & CC_MAY_WRITE):
+            return self.execute(client, command, args, request, data)
+        keys = [client.prefix + key for key in command.keys_of(args)]
+        keys = [key for key in (keys if command.keys[0] else self.watched) if key in self.watched]
+        there = [key in self.cache for key in keys]
+        try:
+            return self.execute(client, command, args, request, data)
+        finally:
+            self.touch([key for key, was in zip(keys, there) if was or key in self.cache])
+
+    cdef object execute(self, Client client, Command command, list args,
+                        const cc_resp_request *request, char *data):
+        """Executes a command, in C if it can be."""
         if command.hot < 0 or cc_serve_one(&self.service, &client.session, request, client.target,
                                            data) == CC_RUN_NOT_MINE:
             if command.handler is None:
@@ -160,19 +192,17 @@ cdef class Dispatcher(Host):
             command.calls += 1
             self.service.commands += 1
             try:
-                reply = command.handler(client, args)
+                return command.handler(client, args)
             except BaseException:
                 command.failed += 1
                 raise
-        if self.watched and command.needs & CC_MAY_WRITE:
-            keys = [client.prefix + key for key in command.keys_of(args)]
-            self.touch(keys if command.keys[0] else list(self.watched))
-        return reply
+        return NOTHING
 
     def touch(self, keys):
         """Keys, with their prefix, were written: who watches them is told.
 
-        The engine does it for commands of the flag "write"; one that names no keys touches all.
+        The engine does it for commands of the flag "write" and the keys that they name, or all where
+        they name none, as far as these are there before or afterwards.
         """
         for key in keys:
             for client in self.watched.get(key, ()):
@@ -191,8 +221,8 @@ cdef class Dispatcher(Host):
             memcpy(data, <const char *>raw, len(raw))
             if cc_resp_parse(&request, data, len(raw), &limits) != CC_RESP_READY:
                 raise ValueError("raw must be one command")
-            put(client.target, self.nested_reply(client, arguments(&request, data), &request, data),
-                client.session.protocol)
+            self.reply(client, client.target,
+                       self.nested_reply(client, arguments(&request, data), &request, data))
         finally:
             PyMem_RawFree(data)
             cc_resp_free(&request)
@@ -203,8 +233,8 @@ cdef class Dispatcher(Host):
         cdef Command command = self.commands[(<bytes>args[0]).lower()]
         try:
             reply = self.run(client, command, args, request, data)
-        except ReplyError as error:
-            return error
+        except Exception as error:
+            return told(client, error)
         if not isawaitable(reply) and not isinstance(reply, Pending):
             return reply
         getattr(reply, "close", bool)()
@@ -227,7 +257,7 @@ cdef class Dispatcher(Host):
             return 0
         if client.held is None:
             client.held = deque()
-            client.session.slow = True
+            client.choose_slow()
         client.held.append(pending)
         return 0
 
@@ -247,23 +277,82 @@ cdef class Dispatcher(Host):
             cc_out_put(&client.out, data, len(data))
         if not client.held:
             client.held = None
-            client.session.slow = client.raws is not None
+            client.choose_slow()
         return self.note(client)
+
+    # --- counts and limits
+
+    @property
+    def executed(self):
+        """Commands that were executed."""
+        return self.service.commands
+
+    def calls(self):
+        """How often each command was executed, by name."""
+        cdef Command command
+        return {command.name: command.calls + (self.service.calls[command.hot]
+                                               if command.hot >= 0 else 0)
+                for command in self.commands.values()}
+
+    @property
+    def errors(self):
+        """How many error replies began with a word, by that word."""
+        counts = dict(self.told)
+        for at, code in enumerate(("ERR", "WRONGTYPE", "OOM")):
+            if self.service.faults[at]:
+                counts[code] = counts.get(code, 0) + self.service.faults[at]
+        return counts
+
+    @property
+    def expiring(self):
+        """Keys that have a lifetime."""
+        return self.cache.table.expiring
+
+    @property
+    def guarded(self):
+        """Whether C leaves reads, too, to `intercept` and handlers; settable."""
+        return self.judged
+
+    @guarded.setter
+    def guarded(self, bint value):
+        self.judged = value
+        self.choose_slow()
+
+    @property
+    def max_bulk(self):
+        """Most bytes of an argument; settable."""
+        return self.limits.max_bulk
+
+    @max_bulk.setter
+    def max_bulk(self, value):
+        self.limits.max_bulk = value
+
+    @property
+    def max_output(self):
+        """Bytes of replies that a client leaves unread until its commands wait; settable."""
+        return self.service.pause
+
+    @max_output.setter
+    def max_output(self, value):
+        self.service.pause = value
+
+
+cdef object told(Client client, object error):
+    """What a client is told of an exception."""
+    if isinstance(error, ReplyError):
+        return error
+    if isinstance(error, MemoryError):
+        return ReplyError("OOM out of memory")
+    log.error("a command failed: %r", client.last_command, exc_info=error)
+    return ReplyError("ERR internal error")
 
 
 async def finish(reply, Pending pending):
     """Awaits what a handler returned, and lets its client go on."""
     cdef Client client = pending.client
     try:
-        value = await reply
-    except ReplyError as error:
-        value = error
-    except Exception:
-        log.exception("a command failed: %r", client.last_command)
-        value = ReplyError("ERR internal error")
+        data = encoded(client, await reply)
+    except Exception as error:
+        data = encoded(client, told(client, error))
     client.waiting, client.task = False, None
-    try:
-        pending.resolve(value)
-    except (TypeError, ValueError):
-        log.exception("a command failed: %r", client.last_command)
-        pending.resolve(ReplyError("ERR internal error"))
+    pending.resolve_raw(data)

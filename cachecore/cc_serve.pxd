@@ -20,8 +20,10 @@ cdef extern from "cc_serve.h":
         bint proxy
         size_t pause, point
         PyObject *on_evict
+        double ttl, jitter
         uint64_t commands
         uint64_t calls[32]
+        uint64_t faults[3]
 
     ctypedef struct cc_session:
         const cc_resp_limits *limits

@@ -27,7 +27,7 @@ cdef extern from "cc_table.h":
         uint64_t version, writes, moves
         uint64_t misses, inserts, refused
         uint64_t left[4]
-        uint64_t insert_ticks
+        uint64_t insert_ticks, expiring
         uint64_t maxsize, max_bytes
         bint sized, detailed
         PyObject *timer

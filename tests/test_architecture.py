@@ -96,6 +96,8 @@ C_ORDER = {
         "memo",
         "raw",
         "commands",
+        "commands_inner",
+        "commands_hash",
         "serve",
     ],
 }

@@ -29,6 +29,14 @@ static inline int64_t cc_clock_ms(void)
     return cc_clock_read(CC_CLOCK_MONOTONIC);
 }
 
+/* Not coarse, for measuring what took how long. */
+static inline int64_t cc_nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static inline int64_t cc_clock_unix_ms(void)
 {
     return cc_clock_read(CC_CLOCK_UNIX);

@@ -8,7 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-enum { MOST_READY = 256, MOST_PARTS = 128 };
+enum { MOST_READY = 256, MOST_PARTS = 256 };
 
 int cc_poll_open(void)
 {

@@ -1,47 +1,16 @@
-/* cc_commands.c — the commands themselves; see cc_serve.h. */
-#include "cc_commands.h"
-
-#include "cc_raw.h"
+/* cc_commands.c — the table of the commands, and those on keys and strings. */
+#include "cc_commands_inner.h"
 
 #include <math.h>
 
 enum { PREFETCH = 16 }; /* keys of an MGET whose lines are fetched ahead */
 
-static const char WRONG_TYPE[] =
-    "WRONGTYPE Operation against a key holding the wrong kind of value";
 static const char NOT_INTEGER[] = "ERR value is not an integer or out of range";
 static const char TOO_LARGE[] = "OOM command not allowed when used memory > 'maxmemory'.";
 
-static cc_run put_error(const cc_call *call, const char *text)
-{
-    cc_resp_put_line(call->out, '-', text, strlen(text));
-    return CC_RUN_DONE;
-}
-
 /* --- keys and values ------------------------------------------------------------------------- */
 
-/* The bytes of a key: the byte before an argument, of its framing, becomes the database's number. */
-CC_INLINE cc_raw key_at(const cc_call *call, uint32_t i)
-{
-    cc_resp_arg arg = call->args[i];
-    char *bytes = call->data + arg.at - 1;
-    bytes[0] = (char)call->session->database;
-    return (cc_raw){bytes, (size_t)arg.size + 1};
-}
-
-CC_INLINE PyObject *new_bytes(cc_raw raw)
-{
-    return PyBytes_FromStringAndSize(raw.bytes, (Py_ssize_t)raw.size);
-}
-
-CC_INLINE PyObject *value_at(const cc_call *call, uint32_t i)
-{
-    cc_resp_arg arg = call->args[i];
-    return new_bytes((cc_raw){call->data + arg.at, arg.size});
-}
-
-static CC_NOINLINE cc_result look_up_slowly(cc_table *table, cc_raw raw, uint32_t hash,
-                                            PyObject **value)
+cc_result cc_look_up_slowly(cc_table *table, cc_raw raw, uint32_t hash, PyObject **value)
 {
     PyObject *key = new_bytes(raw);
     if (key == NULL)
@@ -49,21 +18,6 @@ static CC_NOINLINE cc_result look_up_slowly(cc_table *table, cc_raw raw, uint32_
     cc_result result = cc_table_look_up_hashed(table, key, hash, value);
     Py_DECREF(key);
     return result;
-}
-
-/* A look-up, counted; on a hit *value is a new reference. */
-CC_INLINE cc_result look_up(cc_table *table, cc_raw raw, uint32_t hash, PyObject **value)
-{
-    cc_record *record = cc_raw_find(table, raw, hash);
-    if (CC_LIKELY(record != NULL && cc_table_fresh(table, record))) {
-        *value = cc_hit(table, record);
-        return CC_FOUND;
-    }
-    if (CC_LIKELY(record == NULL)) {
-        table->misses++;
-        return CC_ABSENT;
-    }
-    return look_up_slowly(table, raw, hash, value);
 }
 
 /* The record of a key that has not expired, uncounted; NULL: none, or *failed. */
@@ -82,6 +36,20 @@ CC_INLINE uint64_t size_of_bytes(size_t length)
     return length + offsetof(PyBytesObject, ob_sval) + 1;
 }
 
+/* Seconds that what is set without a lifetime is to live. */
+CC_INLINE double default_ttl(const cc_call *call)
+{
+    double ttl = call->service->ttl, jitter = call->service->jitter;
+    if (jitter != 0 && !isinf(ttl))
+        ttl *= 1 - jitter * cc_random(&call->service->table->policy.random) / 4294967296.0;
+    return ttl;
+}
+
+CC_INLINE uint64_t size_of(size_t key, size_t value)
+{
+    return size_of_bytes(key) + size_of_bytes(value) + CC_ENTRY_OVERHEAD;
+}
+
 /* Sets a key to a value whose reference it takes. NOT_MINE: the value is larger than the cache. */
 static cc_run set(const cc_call *call, cc_raw raw, PyObject *value, double ttl)
 {
@@ -94,8 +62,7 @@ static cc_run set(const cc_call *call, cc_raw raw, PyObject *value, double ttl)
     if (key != NULL) {
         cc_item item = {.key = key, .value = value, .ttl = ttl, .cost = 1};
         if (table->sized)
-            item.size = size_of_bytes(raw.size) + size_of_bytes((size_t)PyBytes_GET_SIZE(value))
-                        + CC_ENTRY_OVERHEAD;
+            item.size = size_of(raw.size, (size_t)PyBytes_GET_SIZE(value));
         if (table->sized && item.size > table->max_bytes)
             result = CC_RUN_NOT_MINE;
         else if (cc_table_set(table, &item, call->service->on_evict) != CC_FAILED)
@@ -177,14 +144,14 @@ static cc_run run_get(const cc_call *call)
     if (CC_LIKELY(PyBytes_CheckExact(value)))
         cc_value_put(call->service, call->out, value);
     else
-        put_error(call, WRONG_TYPE);
+        put_error(call, CC_WRONG_TYPE);
     Py_DECREF(value);
     return CC_RUN_DONE;
 }
 
 static cc_run run_set(const cc_call *call)
 {
-    double ttl = INFINITY;
+    double ttl = default_ttl(call);
     if (call->count == 5) { /* EX seconds, PX milliseconds */
         int64_t number;
         const char *option = call->data + call->args[3].at;
@@ -260,10 +227,14 @@ static cc_run run_mget(const cc_call *call)
 
 static cc_run run_mset(const cc_call *call)
 {
+    const cc_table *table = call->service->table;
     if (call->count < 3 || call->count % 2 == 0)
         return CC_RUN_NOT_MINE;
+    for (uint32_t i = 1; i < call->count && table->sized; i += 2)
+        if (size_of((size_t)call->args[i].size + 1, call->args[i + 1].size) > table->max_bytes)
+            return put_error(call, TOO_LARGE); /* all of it or nothing */
     for (uint32_t i = 1; i < call->count; i += 2) {
-        cc_run result = set(call, key_at(call, i), value_at(call, i + 1), INFINITY);
+        cc_run result = set(call, key_at(call, i), value_at(call, i + 1), default_ttl(call));
         if (result != CC_RUN_DONE)
             return result == CC_RUN_NOT_MINE ? put_error(call, TOO_LARGE) : result;
     }
@@ -320,7 +291,7 @@ static cc_run run_strlen(const cc_call *call)
         return call->service->proxy ? CC_RUN_NOT_MINE : put_integer(call, 0);
     PyObject *value = cc_record_value(record);
     return PyBytes_CheckExact(value) ? put_integer(call, PyBytes_GET_SIZE(value))
-                                     : put_error(call, WRONG_TYPE);
+                                     : put_error(call, CC_WRONG_TYPE);
 }
 
 /* INCR and the like: what is there keeps its lifetime. */
@@ -330,7 +301,7 @@ static cc_run add(const cc_call *call, int64_t step)
     cc_raw raw = key_at(call, 1);
     int64_t now, number = 0;
     bool failed;
-    double ttl = INFINITY;
+    double ttl = default_ttl(call);
     char text[24];
     cc_record *record = peek(table, raw, &now, &failed);
     if (failed)
@@ -338,7 +309,7 @@ static cc_run add(const cc_call *call, int64_t step)
     if (record != NULL) {
         PyObject *value = cc_record_value(record);
         if (!PyBytes_CheckExact(value))
-            return put_error(call, WRONG_TYPE);
+            return put_error(call, CC_WRONG_TYPE);
         if (!read_integer(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value), &number))
             return put_error(call, NOT_INTEGER);
         ttl = cc_table_ttl(table, record, now);
@@ -414,11 +385,13 @@ static cc_run run_pexpire(const cc_call *call)
     return expire(call, 0.001);
 }
 
+/* TTL and PTTL. What is left is read off the precise clock: the coarse one runs up to one of its
+   ticks behind, and would tell more than was given. A proxy knows no lifetimes. */
 static cc_run put_ttl(const cc_call *call, int64_t unit)
 {
-    int64_t now;
+    int64_t now, left;
     bool failed;
-    if (call->count != 2 || call->service->proxy) /* what is cached ends a little early */
+    if (call->count != 2 || call->service->proxy)
         return CC_RUN_NOT_MINE;
     cc_record *record = peek(call->service->table, key_at(call, 1), &now, &failed);
     if (failed)
@@ -428,7 +401,10 @@ static cc_run put_ttl(const cc_call *call, int64_t unit)
     int64_t deadline = cc_table_deadline(call->service->table, record);
     if (deadline == INT64_MAX)
         return put_integer(call, -1);
-    return put_integer(call, (deadline - now + unit / 2) / unit);
+    if (call->service->table->timer == NULL)
+        now = cc_clock_read(CLOCK_MONOTONIC);
+    left = deadline > now ? deadline - now : 0;
+    return put_integer(call, (left + unit / 2) / unit);
 }
 
 static cc_run run_ttl(const cc_call *call)
@@ -456,7 +432,7 @@ static cc_run run_ping(const cc_call *call)
 
 enum {
     GET, SET, MGET, MSET, DEL, UNLINK, EXISTS, STRLEN, INCR, DECR, INCRBY, DECRBY, EXPIRE,
-    PEXPIRE, TTL, PTTL, PING, COMMANDS
+    PEXPIRE, TTL, PTTL, HGET, HMGET, HGETALL, PING, COMMANDS
 };
 static_assert((int)COMMANDS <= (int)CC_HOT_COMMANDS, "there is a count for each");
 
@@ -477,6 +453,9 @@ static const cc_hot hot[] = {
     [PEXPIRE] = {"pexpire", 7, run_pexpire, CC_MAY_WRITE},
     [TTL] = {"ttl", 3, run_ttl, CC_MAY_READ},
     [PTTL] = {"pttl", 4, run_pttl, CC_MAY_READ},
+    [HGET] = {"hget", 4, cc_run_hget, CC_MAY_READ},
+    [HMGET] = {"hmget", 5, cc_run_hmget, CC_MAY_READ},
+    [HGETALL] = {"hgetall", 7, cc_run_hgetall, CC_MAY_READ},
     [PING] = {"ping", 4, run_ping, CC_MAY_CONNECT},
 };
 
@@ -515,6 +494,9 @@ const cc_hot *cc_hot_find(const char *text, uint32_t size, unsigned *number)
     case NAME('p', 'e', 'x', 'p', 'i', 'r', 'e', ' '): *number = PEXPIRE; break;
     case NAME('t', 't', 'l', ' ', ' ', ' ', ' ', ' '): *number = TTL; break;
     case NAME('p', 't', 't', 'l', ' ', ' ', ' ', ' '): *number = PTTL; break;
+    case NAME('h', 'g', 'e', 't', ' ', ' ', ' ', ' '): *number = HGET; break;
+    case NAME('h', 'm', 'g', 'e', 't', ' ', ' ', ' '): *number = HMGET; break;
+    case NAME('h', 'g', 'e', 't', 'a', 'l', 'l', ' '): *number = HGETALL; break;
     case NAME('p', 'i', 'n', 'g', ' ', ' ', ' ', ' '): *number = PING; break;
     default: return NULL;
     }

@@ -21,6 +21,9 @@ enum {
 
 enum { CC_HOT_COMMANDS = 32 }; /* room for counts; the table is in cc_commands.c */
 
+/* The errors that are told here, by the words they begin with. */
+enum { CC_FAULT_ERR, CC_FAULT_WRONGTYPE, CC_FAULT_OOM, CC_FAULTS };
+
 /* What all clients share. */
 typedef struct {
     cc_table *table;
@@ -29,8 +32,10 @@ typedef struct {
     size_t pause;  /* bytes of output at which a client's commands wait */
     size_t point;  /* bytes from which on values are pointed at, not copied */
     PyObject *on_evict; /* borrowed; NULL: nobody is told */
+    double ttl, jitter; /* of what is set without a lifetime, as a Cache has them */
     uint64_t commands;              /* executed, here and by the caller */
     uint64_t calls[CC_HOT_COMMANDS]; /* executed here, by the command's number */
+    uint64_t faults[CC_FAULTS];      /* errors that were told here */
 } cc_service;
 
 /* What one client is. */

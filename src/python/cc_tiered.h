@@ -35,11 +35,4 @@ static inline PyObject *cc_counted_hit(cc_table *table, cc_record *record)
     return cc_hit(table, record);
 }
 
-static inline int64_t cc_nanoseconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 #endif

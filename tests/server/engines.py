@@ -10,10 +10,12 @@ from typing import Any
 
 from cachecore import Cache
 from cachecore._resp import Engine
-from cachecore._resp_client import Client
+from cachecore._resp_client import Client, Command
 from cachecore._resp_values import NOTHING
 from cachecore.server.commands import all_commands
 from cachecore.server.service import size_of
+
+BIG = 100_000  # bytes of a value that is sent from where it lies
 
 
 class Talk:
@@ -100,3 +102,8 @@ def array(*args: bytes) -> bytes:
     """A command as clients send it."""
     parts = [b"*%d\r\n" % len(args), *(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)]
     return b"".join(parts)
+
+
+def with_command(each: Talk, handler: Any, name: bytes = b"test", **options: Any) -> None:
+    """Give an engine one command more."""
+    each.engine.commands[name] = Command(name, -1, handler, **options)

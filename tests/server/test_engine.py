@@ -1,8 +1,7 @@
-"""The engine over real sockets: replies in order, whole and bounded; who is too slow goes."""
+"""The engine over real sockets: replies whole and bounded, counts; who is too slow goes."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import socket
 from typing import Any
@@ -12,13 +11,7 @@ import pytest
 from cachecore import Cache
 from cachecore._resp_client import MAY_CONNECT, MAY_READ, Client, Command, Pending
 from cachecore._resp_values import NOTHING, NULL_ARRAY, Push, ReplyError
-from server.engines import Recorder, Talk, array, talk
-
-BIG = 100_000  # bytes of a value that is sent from where it lies
-
-
-def with_command(each: Talk, handler: Any, name: bytes = b"test", **options: Any) -> None:
-    each.engine.commands[name] = Command(name, -1, handler, **options)
+from server.engines import BIG, array, talk, with_command
 
 
 @pytest.mark.parametrize(
@@ -92,236 +85,6 @@ def test_names_that_only_look_like_known_ones_are_unknown() -> None:
     with talk() as each:
         for name in (b"get ", b"get\0", b"ge", b"getx", b"\0", b"", b"ping    ", b"p" * 300):
             assert each.ask(array(name, b"k")).startswith(b"-ERR unknown command"), name
-
-
-def test_replies_that_come_later_keep_their_places() -> None:
-    places: list[Pending] = []
-
-    def handler(client: Client, args: list[bytes]) -> Pending:
-        places.append(client.defer())
-        return places[-1]
-
-    with talk() as each:
-        with_command(each, handler)
-        sent = b"PING 1\r\ntest\r\nPING 2\r\ntest\r\nSET k v\r\ntest\r\nGET k\r\n"
-        assert each.ask(sent) == b"$1\r\n1\r\n"
-        assert each.engine.cache[b"\0k"] == b"v"
-        places[1].resolve([b"second"])
-        each.turn()
-        assert each.receive() == b""
-        places[0].resolve(None)
-        places[0].resolve(b"twice")
-        each.turn()
-        assert each.receive() == b"$-1\r\n$1\r\n2\r\n*1\r\n$6\r\nsecond\r\n+OK\r\n"
-        places[2].resolve_raw(b"+raw\r\n")
-        each.turn()
-        assert each.receive() == b"+raw\r\n$1\r\nv\r\n"
-        assert each.ask(b"PING\r\n") == b"+PONG\r\n"
-        assert each.client.unsent_bytes == 0
-
-
-def test_a_place_may_be_filled_before_it_is_returned() -> None:
-    places: list[Pending] = []
-
-    def handler(client: Client, args: list[bytes]) -> Pending:
-        places.append(client.defer())
-        if args[1] == b"now":
-            places[-1].resolve(args[1])
-        return places[-1]
-
-    with talk() as each:
-        with_command(each, handler)
-        assert each.ask(b"test now\r\nPING\r\n") == b"$3\r\nnow\r\n+PONG\r\n"
-        assert each.ask(b"test later\r\ntest now\r\n") == b""
-        places[1].resolve(1)
-        each.turn()
-        assert each.receive() == b":1\r\n$3\r\nnow\r\n"
-
-
-def test_an_awaitable_reply_makes_its_client_wait_and_nobody_else() -> None:
-    with talk() as each:
-        gate: asyncio.Future[bytes] = each.loop.create_future()
-
-        async def handler(client: Client, args: list[bytes]) -> bytes:
-            return await gate
-
-        with_command(each, handler)
-        assert each.ask(b"SET k 1\r\ntest\r\nINCR k\r\n") == b"+OK\r\n"
-        assert each.ask(b"INCR k\r\n") == b""
-        assert each.engine.cache[b"\0k"] == b"1"
-        ours, _ = each.connect()
-        ours.send(b"PING\r\n")
-        each.turn()
-        assert ours.recv(100) == b"+PONG\r\n"
-        gate.set_result(b"done")
-        for _ in range(3):
-            each.turn()
-        assert each.receive() == b"$4\r\ndone\r\n:2\r\n:3\r\n"
-
-
-@pytest.mark.parametrize("error", [ReplyError("ERR so"), KeyError("x"), None])
-def test_an_awaitable_that_fails_is_an_error(error: Exception | None) -> None:
-    async def handler(client: Client, args: list[bytes]) -> object:
-        await asyncio.sleep(0)
-        if error:
-            raise error
-        return object()
-
-    with talk() as each:
-        with_command(each, handler)
-        each.ask(b"test\r\nPING\r\n")
-        for _ in range(5):
-            each.turn()
-        said = b"-ERR so\r\n" if isinstance(error, ReplyError) else b"-ERR internal error\r\n"
-        assert each.receive() == said + b"+PONG\r\n"
-
-
-def test_what_is_awaited_ends_with_its_client() -> None:
-    with talk() as each:
-        gate: asyncio.Future[None] = each.loop.create_future()
-
-        async def handler(client: Client, args: list[bytes]) -> None:
-            await gate
-
-        with_command(each, handler)
-        each.ask(b"test\r\n")
-        each.client.close("gone", now=True)
-        each.turn()
-        each.turn()
-        assert gate.cancelled()
-        assert each.engine.closes == {"gone": 1}
-
-
-def test_pushes_come_between_replies() -> None:
-    with talk() as each:
-        each.client.protocol = 3
-        each.client.push(Push([b"invalidate", [b"k"]]))
-        each.turn()
-        assert each.receive() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
-
-
-def transactions(each: Talk) -> None:
-    """MULTI, EXEC and WATCH as the hooks of the engine make them."""
-
-    def multi(client: Client, args: list[bytes]) -> str:
-        client.queue, client.aborted = [], False
-        return "OK"
-
-    def execute(client: Client, args: list[bytes]) -> Any:
-        queue, client.queue = client.queue or [], None
-        touched = client.touched
-        client.unwatch()
-        if client.aborted:
-            return ReplyError("EXECABORT Transaction discarded because of previous errors.")
-        if touched:
-            return NULL_ARRAY
-        client.begin_array(len(queue))
-        for raw in queue:
-            client.execute(raw)
-        return NOTHING
-
-    def watch(client: Client, args: list[bytes]) -> str:
-        client.watch([client.prefix + key for key in args[1:]])
-        return "OK"
-
-    with_command(each, multi, b"multi", immediate=True)
-    with_command(each, execute, b"exec", immediate=True)
-    with_command(each, watch, b"watch", immediate=True)
-
-
-def test_a_transaction_is_queued_and_executed() -> None:
-    with talk() as each:
-        transactions(each)
-        with_command(each, lambda client, args: client.defer())
-        sent = array(b"SET", b"k", b"1" * 3) + b"INCR k\r\nGET k x\r\nSET k v EX 100 NX\r\n"
-        assert each.ask(b"MULTI\r\n" + sent.replace(b"GET k x\r\n", b"")) == (
-            b"+OK\r\n" + b"+QUEUED\r\n" * 3
-        )
-        assert len(each.engine.cache) == 0
-        assert each.ask(b"GET k\r\ntest\r\nEXEC\r\nPING\r\n") == (
-            b"+QUEUED\r\n+QUEUED\r\n*5\r\n+OK\r\n:112\r\n$-1\r\n$3\r\n112\r\n"
-            b"-ERR this command is not allowed inside a transaction\r\n+PONG\r\n"
-        )
-        assert b"-ERR wrong number" in each.ask(b"MULTI\r\nGET k x\r\nSET k 5\r\n")
-        assert each.ask(b"EXEC\r\n").startswith(b"-EXECABORT")
-        assert each.ask(b"GET k\r\n") == b"$3\r\n112\r\n"
-
-
-@pytest.mark.parametrize(
-    "line", [b"SET k 2", b"INCR k", b"DEL k x", b"MSET x 1 k 2", b"EXPIRE k 9"]
-)
-def test_a_watched_key_that_is_written_aborts(line: bytes) -> None:
-    with talk() as each:
-        transactions(each)
-        each.ask(b"SET k 1\r\n")
-        other, client = each.connect()
-        for written, reply in ((b"GET k", b"*1\r\n+PONG\r\n"), (line, b"*-1\r\n")):
-            assert each.ask(b"WATCH k\r\n") == b"+OK\r\n"
-            other.send(written + b"\r\n")
-            each.turn()
-            assert each.ask(b"MULTI\r\nPING\r\nEXEC\r\n").endswith(b"+QUEUED\r\n" + reply)
-        client.database = 1
-        each.ask(b"WATCH k\r\n")
-        other.send(line + b"\r\n")
-        each.turn()
-        assert each.ask(b"MULTI\r\nEXEC\r\n") == b"+OK\r\n*0\r\n"
-
-
-def test_a_queue_is_bounded() -> None:
-    with talk(max_command=1000) as each:
-        transactions(each)
-        each.ask(b"MULTI\r\n")
-        said = each.ask(array(b"SET", b"k", b"x" * 200) * 10)
-        assert said == b"+QUEUED\r\n" * 3 + b"-ERR the transaction is too large\r\n" * 7
-        assert each.ask(b"EXEC\r\n").startswith(b"-EXECABORT")
-
-
-def test_a_proxy_is_asked_for_all_but_hits() -> None:
-    each = Recorder()
-    try:
-        each.engine.cache[b"\0k"] = b"v"
-        sent = [b"GET k", b"MGET k k", b"EXISTS k", b"STRLEN k"]
-        assert each.ask(b"\r\n".join(sent) + b"\r\n") == (
-            b"$1\r\nv\r\n*2\r\n$1\r\nv\r\n$1\r\nv\r\n:1\r\n:1\r\n"
-        )
-        assert each.commands == []
-        lines = [b"GET x", b"MGET k x", b"EXISTS k x", b"STRLEN x", b"SET k v", b"PING", b"EVAL x"]
-        assert each.ask(b"\r\n".join(lines) + b"\r\n") == b""
-        assert each.commands == [line.split() for line in lines]
-    finally:
-        each.close()
-
-
-def test_raw_is_the_command_as_it_was_sent() -> None:
-    raws: list[bytes] = []
-    with talk(proxy=True) as each:
-
-        def intercept(client: Client, args: list[bytes]) -> Any:
-            raws.append(client.raw())
-            return NOTHING
-
-        each.engine.intercept = intercept
-        sent = [array(b"MGET", b"a", b"b" * 300), array(b"gEt", b""), array(b"SET", b"k", b"\r\n")]
-        each.ask(b"".join(sent) + b"get 'x y'\r\n")
-        assert raws == [*sent, array(b"get", b"x y")]
-
-
-def test_hits_do_not_overtake_what_is_under_way() -> None:
-    places: list[Pending] = []
-    with talk(proxy=True) as each:
-        each.engine.cache[b"\0k"] = b"old"
-
-        def intercept(client: Client, args: list[bytes]) -> Pending:
-            places.append(client.defer())
-            return places[-1]
-
-        each.engine.intercept = intercept
-        assert each.ask(b"SET k new\r\nGET k\r\n") == b""
-        assert len(places) == 2
-        places[1].resolve(b"new")
-        places[0].resolve("OK")
-        each.turn()
-        assert each.receive() == b"+OK\r\n$3\r\nnew\r\n"
 
 
 def test_replies_that_nobody_reads_stop_the_commands() -> None:
@@ -481,3 +244,37 @@ def test_counting_keeps_to_64_bits_and_to_the_lifetime() -> None:
             each.ask(b"DECRBY k -9223372036854775808\r\n") == b"-ERR decrement would overflow\r\n"
         )
         assert each.ask(b"TTL k\r\n") == b":100\r\n"
+
+
+def test_hashes_are_read() -> None:
+    with talk() as each:
+        for name, arity in ((b"hget", 3), (b"hmget", -3), (b"hgetall", 2)):
+            each.engine.commands[name] = Command(name, arity, flags=["readonly"])
+        each.engine.cache[b"\0h"] = {b"f": b"1", b"g": b"x" * BIG}
+        large = b"$%d\r\n%b\r\n" % (BIG, b"x" * BIG)
+        assert each.ask(b"HGET h f\r\nHGET h none\r\nHGET none f\r\n") == (
+            b"$1\r\n1\r\n$-1\r\n$-1\r\n"
+        )
+        assert each.ask(b"HMGET h g none f\r\n") == b"*3\r\n" + large + b"$-1\r\n$1\r\n1\r\n"
+        pairs = b"$1\r\nf\r\n$1\r\n1\r\n$1\r\ng\r\n" + large
+        assert each.ask(b"HGETALL h\r\nHGETALL none\r\n") == b"*4\r\n" + pairs + b"*0\r\n"
+        each.client.protocol = 3
+        assert each.ask(b"HGETALL h\r\nHGETALL none\r\n") == b"%2\r\n" + pairs + b"%0\r\n"
+        wrong = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
+        each.ask(b"SET s 1\r\n")
+        asked = b"HGET s f\r\nHMGET s f\r\nHGETALL s\r\nGET h\r\nINCR h\r\nSTRLEN h\r\n"
+        assert each.ask(asked) == wrong * 6
+        assert each.ask(b"MGET h s\r\n") == b"*2\r\n_\r\n$1\r\n1\r\n"
+
+
+def test_what_was_done_is_counted() -> None:
+    with talk() as each:
+        each.ask(b"SET k v\r\nGET k\r\nGET x\r\nECHO x\r\nNOPE\r\n")
+        calls = {name: count for name, count in each.engine.calls().items() if count}
+        assert calls == {b"set": 1, b"get": 2, b"echo": 1}
+        assert each.engine.executed == sum(each.engine.latencies()) == 4
+        assert (each.engine.accepted, each.engine.refused) == (1, 0)
+        assert (each.engine.bytes_in, each.client.bytes_in) == (37, 37)
+        assert each.engine.bytes_out == each.client.bytes_out > 0
+        stats = each.engine.cache.stats()
+        assert (stats.hits, stats.misses) == (1, 1)
