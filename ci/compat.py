@@ -24,7 +24,7 @@ from xml.etree import ElementTree as Xml
 
 PYTHON_FILES = ["test_commands", "test_pipeline", "test_encoding"]
 PYTHON_FILES += [f"test_asyncio/{name}" for name in PYTHON_FILES]
-TCL_UNITS = ["type/string", "type/incr", "type/hash", "keyspace", "scan", "expire", "multi"]
+TCL_UNITS = ["type/string", "type/incr", "type/hash", "keyspace", "scan", "expire"]
 ABSENT = re.compile(r"unknown (sub)?command|n command '|Unknown option or number of arguments")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 TCL_LINE = re.compile(r"^\[(ok|err|exception|ignore|skip)\]: (.*)$")

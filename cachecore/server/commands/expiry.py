@@ -5,7 +5,7 @@ from __future__ import annotations
 from cachecore._keyspace import NEVER, deadline_of, expire_at, unix_time
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
-from cachecore.server.commands.numbers import LEAST, MOST, integer, shown
+from cachecore.server.commands.numbers import FARTHEST, LEAST, MOST, integer, shown
 from cachecore.server.commands.registry import Handler, Table
 
 TABLE = Table()
@@ -23,7 +23,7 @@ def _expire(command: str, unit: int, *, relative: bool) -> Handler:
         start = unix_time(client.cache) if relative else 0
         if not LEAST <= when <= MOST - start:
             raise ReplyError(f"ERR invalid expire time in '{command}' command")
-        when += start
+        when = min(when + start, FARTHEST)
         key = client.prefix + args[1]
         if conditions:
             present = deadline_of(client.cache, key)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from cachecore._keyspace import unix_time
+from cachecore._keyspace import NEVER, unix_time
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 
 LEAST, MOST = -(2**63), 2**63 - 1
+FARTHEST = NEVER - 1  # the last moment at which a key can expire
 NOT_INTEGER = "ERR value is not an integer or out of range"
 NOT_FLOAT = "ERR value is not a valid float"
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -57,7 +58,7 @@ def deadline(client: Client, text: bytes, unit: int, *, relative: bool, command:
         number = number + unix_time(client.cache) if number <= MOST else number
     if not 0 < number <= MOST:
         raise ReplyError(f"ERR invalid expire time in '{command}' command")
-    return number
+    return min(number, FARTHEST)
 
 
 def shown(text: bytes) -> str:

@@ -170,6 +170,14 @@ def test_hashes_keep_their_lifetimes(pair: list[Wire]) -> None:
     assert both(pair, "TTL", "g") == -1
 
 
+@pytest.mark.parametrize("command", [f"PEXPIREAT k {2**63 - 1}", f"SET k v PXAT {2**63 - 1}"])
+def test_the_last_moment_is_one(ours: Wire, command: str) -> None:
+    ours.call("SET", "k", "v")
+    ours.call(*command.split())
+    assert ours.call("TTL", "k") > 10**12
+    assert ours.call("EXPIRE", "k", 100, "NX") == 0
+
+
 def test_a_millisecond_ends(ours: Wire) -> None:
     assert ours.call("SET", "k", "v", "PX", 1) == Status("OK")
     while ours.call("EXISTS", "k"):
