@@ -48,7 +48,8 @@ tables = WeakSet()  # of this process, for its forks
 def mend_after_fork():
     cdef Table table
     for table in tables:
-        cc_vectors_forked(&table.vectors)
+        if table.ready:
+            cc_vectors_forked(&table.vectors)
 
 
 os.register_at_fork(after_in_child=mend_after_fork)
@@ -64,6 +65,7 @@ cdef class Table:
 
     def __dealloc__(self):
         if self.ready:
+            self.ready = False  # a fork meanwhile finds it still, and has nothing to mend
             with nogil:
                 cc_vectors_close(&self.vectors)
 
@@ -482,6 +484,9 @@ cdef class VectorCache:
 
         Views and running calls keep their memory until they end.
         """
+        # To drop the last reference lets go of the GIL, and Cython would drop it before it stores
+        # None: others would find what is gone.
+        cdef Table _dropped_last = self.table
         self.table = None
 
     def collapse(self):

@@ -106,6 +106,29 @@ def test_close_while_others_gather(make: MakeTable, shm: Path, shared: bool) -> 
         assert whole(rows[::100], ids[::100]).all()
 
 
+def test_close_while_others_ask(make: MakeTable) -> None:
+    """To close lets go of the GIL: who asks meanwhile is told that it is closed."""
+
+    def ask(table: VectorCache, begun: threading.Barrier) -> None:
+        begun.wait(DEADLINE)
+        try:
+            while True:
+                table.stats()
+                len(table)
+        except ValueError as error:
+            assert "closed" in str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2000 if LONG else 200):
+            table, begun = make(4, capacity=100_000), threading.Barrier(3)
+            table.put(np.arange(1000), rows_for(np.arange(1000), 1, 4))
+            others = [pool.submit(ask, table, begun) for _ in range(2)]
+            begun.wait(DEADLINE)
+            table.close()
+            for other in others:
+                other.result(DEADLINE)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"checksums": True}, {"capacity": 70_000}, {"ttl": 1000}],
