@@ -129,7 +129,7 @@ def _milliseconds(before: str, program: str, path: Path, place: str) -> float:
     )
     head += "text = 'what is the capital of France?'\nstart = perf_counter()\n"
     code = f"{head}{program}\nprint((perf_counter() - start) * 1000)"
-    command = [sys.executable, "-c", code, str(path), place]
+    command = [sys.executable, "-P", "-c", code, str(path), place]  # never the source tree
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 

@@ -51,7 +51,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     DIRECT = 8192  # bytes from which on a part is not copied to the buffer
-    FIRST_ROOM = 512  # bytes of a new buffer
+    SHORT = 1024  # bytes that are copied for a digest sooner than shown to it
+    FIRST_ROOM = 10240  # bytes of a new buffer: what is not direct, and a head
     MOST_ROOM = 16384  # bytes that gather before the digest is given them
     MOST_DEPTH = 200  # of containers in one another
     MOST_KINDS = 256  # dtypes that are remembered
@@ -72,6 +73,7 @@ cdef object BLAKE2 = hashlib.blake2b
 cdef object BLAKE3 = None  # until it is asked for
 cdef dict COARSER = {"as": "fs", "fs": "ps", "ps": "ns", "ns": "us", "us": "ms", "ms": "s"}
 cdef dict kinds = {}  # dtype -> its _Kind
+cdef uint8_t *spare = NULL  # the last encoder's buffer, for the next one
 
 # --- digests --------------------------------------------------------------------------------------
 
@@ -175,13 +177,20 @@ cdef class _Encoder:
     cdef str root  # the argument that is being encoded
 
     def __cinit__(self):
+        global spare
         self.room = FIRST_ROOM
-        self.buffer = <uint8_t *>PyMem_Malloc(FIRST_ROOM)
+        self.buffer, spare = spare, NULL
         if not self.buffer:
-            raise MemoryError
+            self.buffer = <uint8_t *>PyMem_Malloc(FIRST_ROOM)
+            if not self.buffer:
+                raise MemoryError
 
     def __dealloc__(self):
-        PyMem_Free(self.buffer)
+        global spare
+        if spare == NULL and self.room == FIRST_ROOM:
+            spare = self.buffer
+        else:
+            PyMem_Free(self.buffer)
 
     # --- bytes ---
 
@@ -192,11 +201,14 @@ cdef class _Encoder:
         return data
 
     cdef int flush(self) except -1:
-        data = self.taken()
+        """Has the digest take what is in the buffer, which is empty then."""
+        data = (self.taken() if self.size < SHORT
+                else PyMemoryView_FromMemory(<char *>self.buffer, self.size, PyBUF_READ))
         if self.digest is None:
             self.digest = new_digest(self.name, data)
         else:
             self.digest.update(data)
+        self.size = 0
         return 0
 
     cdef int reserve(self, Py_ssize_t more) except -1:
@@ -425,19 +437,17 @@ cdef class _Encoder:
 
     cdef int array(self, object owner, cnp.ndarray array) except -1:
         cdef _Kind kind = kind_of(array.dtype)
+        cdef int at
         if kind is None:
             raise self.refused(owner, f"the bytes of {array.dtype} do not tell its items")
         if array.dtype.itemsize and not (kind.same and cnp.PyArray_IS_C_CONTIGUOUS(array)):
             # To cast to "S0" would give each item a byte.
             array = array.astype(kind.packed, order="C", copy=False)
         self.framed(b"a", PyBytes_AS_STRING(kind.text), PyBytes_GET_SIZE(kind.text))
-        return self.grid(owner.shape, cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
-
-    cdef int grid(self, tuple shape, const void *data, Py_ssize_t size) except -1:
-        self.length(len(shape))
-        for dimension in shape:
-            self.length(dimension)
-        return self.content(data, size)
+        self.length(cnp.PyArray_NDIM(array))
+        for at in range(cnp.PyArray_NDIM(array)):
+            self.length(cnp.PyArray_DIM(array, at))
+        return self.content(cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
 
     # --- values that are rarer, or of packages that need not be there ---
 
@@ -501,7 +511,10 @@ cdef class _Encoder:
         cdef cnp.ndarray items = plain.reshape(-1).view(torch.uint8).numpy()
         cdef bytes text = str(value.dtype).encode()
         self.framed(b"x", PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-        return self.grid(tuple(value.shape), cnp.PyArray_DATA(items), cnp.PyArray_NBYTES(items))
+        self.length(len(value.shape))
+        for dimension in value.shape:
+            self.length(dimension)
+        return self.content(cnp.PyArray_DATA(items), cnp.PyArray_NBYTES(items))
 
 
 cdef str _step(object container, object step):
@@ -576,7 +589,5 @@ def encode(check, bint whole, digest, salt, domain, model, version, params, tupl
     encoder.items(b"t", inputs)
     if whole:
         return encoder.taken()
-    if encoder.digest is None:
-        return new_digest(digest, encoder.taken()).digest()
-    encoder.digest.update(encoder.taken())
+    encoder.flush()
     return encoder.digest.digest()

@@ -183,8 +183,7 @@ def test_nothing_depends_on_the_process() -> None:
             [sys.executable, "-c", code],
             env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
             capture_output=True, text=True, check=True,
-        ).stdout
-        for seed in ("1", "2")
+        ).stdout for seed in ("1", "2")
     }  # fmt: skip
     assert len(found) == 1
 
