@@ -19,7 +19,7 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close as close_descriptor
 
 from cachecore._core cimport Cache
-from cachecore._resp_client cimport BUFFER, Client, Command, make_room
+from cachecore._resp_client cimport BUFFER, Client, make_room
 from cachecore._resp_dispatch cimport Dispatcher
 from cachecore._resp_values cimport joined
 from cachecore.cc_clock cimport cc_clock_ms, cc_nanoseconds
@@ -363,7 +363,7 @@ cdef class Engine(Dispatcher):
         return self.note(client)
 
     cdef int count(self, Client client) except -1:
-        """Counts the memory of a client's buffers; when it is too much in all, who has most goes."""
+        """Counts the memory of a client's buffers; if it is too much in all, who has most goes."""
         cdef size_t held = client.room + client.held_bytes + client.queued
         if client.unsent:
             held += client.out.room + client.out.pointed

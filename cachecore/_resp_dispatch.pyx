@@ -201,8 +201,8 @@ cdef class Dispatcher(Host):
     def touch(self, keys):
         """Keys, with their prefix, were written: who watches them is told.
 
-        The engine does it for commands of the flag "write" and the keys that they name, or all where
-        they name none, as far as these are there before or afterwards.
+        The engine does it for commands of the flag "write" and the keys that they name, or all
+        where they name none, as far as these are there before or afterwards.
         """
         for key in keys:
             for client in self.watched.get(key, ()):
