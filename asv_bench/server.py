@@ -28,11 +28,9 @@ from tier_servers import Server, redis_server, running
 
 SERVE = """
 import sys
-from cachecore import Cache
-from cachecore.server.service import Service, run, serve, size_of
-async def main():
-    await serve(Service(Cache(max_bytes="2GB", getsizeof=size_of), port=int(sys.argv[1])))
-run(main())
+from cachecore.server.service import run
+from cachecore.server.settings import Settings
+run(Settings(memory_limit="2GB", port=int(sys.argv[1])))
 """
 CLIENTS = 50
 KEYS = 10_000  # that requests are for, at random

@@ -9,6 +9,7 @@ from cachecore._core import Cache
 
 NEVER: int
 KEEP: int
+OWN: int
 
 @disjoint_base
 class Hash(dict[bytes, bytes]):

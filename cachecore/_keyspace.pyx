@@ -38,9 +38,10 @@ cdef enum:
     DRAWS = 100             # slots tried for a random key
 
 cdef Py_ssize_t EMPTY = getsizeof(b"")
-cdef int64_t FOREVER = INT64_MAX, KEPT = -1
+cdef int64_t FOREVER = INT64_MAX, KEPT = -1, USUAL = -2
 NEVER = FOREVER  # the deadline of what does not expire
-KEEP = KEPT      # the deadline that a key has
+KEEP = KEPT      # the deadline that a key has; of a new one the usual
+OWN = USUAL      # the usual one, by the cache's own lifetime
 
 
 # --- time -----------------------------------------------------------------------------------------
@@ -160,12 +161,12 @@ def fits(Cache cache, bytes key, value):
     return not cache.table.sized or size_of(cache, key, value) <= cache.table.max_bytes
 
 
-def store(Cache cache, bytes key, value, int64_t deadline=FOREVER):
+def store(Cache cache, bytes key, value, int64_t deadline=USUAL):
     """Sets a key, or counts its value anew after that has grown or shrunk.
 
     Args:
-        deadline: NEVER, KEEP (the one it has, if it is there) or Unix milliseconds; of one that
-            has passed the key is removed.
+        deadline: OWN, NEVER, KEEP (the one it has, if it is there) or Unix milliseconds; of one
+            that has passed the key is removed.
 
     Returns:
         False: it is larger than the cache; nothing was changed.
@@ -180,22 +181,22 @@ def store(Cache cache, bytes key, value, int64_t deadline=FOREVER):
             return False
     now = 0  # the time is read where it matters
     if deadline == KEPT:
-        deadline = FOREVER
+        deadline = USUAL
         if cc_table_peek(&cache.table, <PyObject *>key, &now, &record) == CC_FOUND:
             deadline = cc_table_deadline(&cache.table, record)
-    elif deadline != FOREVER:
+    elif deadline != FOREVER and deadline != USUAL:
         clocks(cache, &now, &ahead)
         if deadline <= now + ahead:
             cache.delete(key)
             return True
         deadline -= ahead
     item.key, item.value, item.size = <PyObject *>key, <PyObject *>value, size
-    item.ttl, item.soft = seconds_until(deadline, now), 0
+    item.ttl, item.soft = cache.lifetime if deadline == USUAL else seconds_until(deadline, now), 0
     item.cost, item.frequency = 1, 0
     item.keep, item.missed, item.kept = False, False, NULL
     cc_table_set(&cache.table, &item,
                  NULL if cache.on_evict is None else <PyObject *>cache.on_evict)
-    if deadline != FOREVER and cc_table_peek(
+    if deadline != FOREVER and deadline != USUAL and cc_table_peek(
             &cache.table, <PyObject *>key, &seen, &record) == CC_FOUND and seen != now:
         cc_table_set_ttl(&cache.table, record, seen, seconds_until(deadline, seen))
     return True

@@ -40,7 +40,7 @@ cdef enum:
     LEAST_RECEIVED = 4096         # bytes that there is room for
     MOST_READY = 256              # clients looked at together
     ROUNDS = 16                   # of looking, until the loop has its turn
-    TIMES = 40
+    TIMES = 27                    # powers of two of a microsecond
     MOST_ACCEPTED = 64            # connections taken at once
     LISTENER = 1                  # a tag's bit: addresses of clients are even
 
@@ -77,7 +77,8 @@ cdef class Engine(Dispatcher):
     cdef int poll
     cdef int reserve                # a descriptor to give up when there are no others
     cdef size_t buffered
-    cdef uint64_t[TIMES] times      # commands, by the logarithm of what they took
+    cdef uint64_t[TIMES] times      # commands, by the logarithm of what their clients waited
+    cdef double waited              # seconds in all
     cdef bint draining
     cdef bint working               # whoever is noted will be flushed soon
     cdef list dirty                 # who was noted
@@ -289,13 +290,14 @@ cdef class Engine(Dispatcher):
             self.draining = self.working = False
 
     cdef int timed(self, uint64_t spent, uint64_t commands) noexcept:
-        """Counts commands by the time that each of them took, on average."""
+        """Counts commands by the nanoseconds of the turn in which they were executed."""
         cdef int size = 0
-        if commands:
-            spent //= commands
-            while spent >> size and size < TIMES - 1:
-                size += 1
-            self.times[size] += commands
+        self.waited += <double>spent * <double>commands * 1e-9
+        spent //= 1000
+        while spent > 1 and size < TIMES - 1:
+            spent >>= 1
+            size += 1
+        self.times[size] += commands
         return 0
 
     cdef int look_at(self, Client client, unsigned what) except -1:
@@ -561,10 +563,10 @@ cdef class Engine(Dispatcher):
         return self.buffered
 
     def latencies(self):
-        """Counts of commands that took less than 2**i ns, and no less than half of that, at place
-        i: their share of the time from the system's word to the replies. Not those of transports.
-        """
-        return [self.times[at] for at in range(TIMES)]
+        """How long clients waited from the system's word that their sockets are readable to their
+        replies: commands by time, item i those of 2^i ... 2^(i + 1) - 1 us; and seconds in all.
+        Not of those that transports or upstreams take part in."""
+        return [self.times[at] for at in range(TIMES)], self.waited
 
 
 # --- what the engine's methods share --------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How many keys each database has."""
+"""The databases: which there are, and how many keys each has."""
 
 from __future__ import annotations
 
@@ -8,22 +8,34 @@ from time import monotonic
 from typing import Any
 
 from cachecore._core import Cache
+from cachecore._resp_values import ReplyError
 
 SHARE = 1 / 50  # of the time that may go into counting for INFO
 
 
 class Keyspace:
-    """Counts the keys of a cache by their first byte.
+    """Counts the keys of a cache by their first byte, the number of their database.
+
+    Args:
+        cache: whose keys.
+        databases: numbers below this one are good.
 
     Attributes:
-        used: numbers of the databases that somebody has selected or written to.
+        used: numbers of the databases that somebody has named.
     """
 
-    def __init__(self, cache: Cache[bytes, Any]) -> None:
+    def __init__(self, cache: Cache[bytes, Any], databases: int) -> None:
         self.used = {0}
-        self._cache = cache
+        self._cache, self._databases = cache, databases
         self._counted: dict[int, int] = {}
         self._until = 0.0
+
+    def use(self, number: int) -> bytes:
+        """What the keys of a database begin with; ReplyError: there is none of this number."""
+        if not 0 <= number < self._databases:
+            raise ReplyError("ERR DB index is out of range")
+        self.used.add(number)
+        return bytes((number,))
 
     def sizes(self, *, recent: bool = False) -> dict[int, int]:
         """Keys of each database that has any.

@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-BACKLOG = 511
+MODE = 0o600  # of a Unix socket
 
 
-def tcp(host: str, port: int) -> list[socket.socket]:
+def tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listening sockets for every address of a host; port 0: any that is free, the same for all.
 
     Raises:
@@ -29,7 +29,7 @@ def tcp(host: str, port: int) -> list[socket.socket]:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             taken = found[0].getsockname()[1] if len(found) > 1 else address[1]
             listener.bind((address[0], taken, *address[2:]))
-            listener.listen(BACKLOG)
+            listener.listen(backlog)
             listener.setblocking(False)
     except OSError:
         for listener in found:
@@ -38,7 +38,7 @@ def tcp(host: str, port: int) -> list[socket.socket]:
     return found
 
 
-def unix(path: Path, mode: int = 0o600) -> socket.socket:
+def unix(path: Path, backlog: int) -> socket.socket:
     """A listening socket in the file system, which nobody but who may read and write it can use.
 
     A socket that a dead server left there is replaced, anything else is not.
@@ -51,14 +51,27 @@ def unix(path: Path, mode: int = 0o600) -> socket.socket:
             path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _created_as(mode):
+        with _created_as(MODE):
             listener.bind(str(path))
-        listener.listen(BACKLOG)
+        listener.listen(backlog)
         listener.setblocking(False)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def shown(listener: socket.socket) -> str:
+    """Where it listens, for people."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else f"{name[0]} port {name[1]}"
+
+
+def close(listener: socket.socket) -> None:
+    """Listen no more; the file of a Unix socket goes too."""
+    if listener.family == socket.AF_UNIX:
+        Path(listener.getsockname()).unlink(missing_ok=True)
+    listener.close()
 
 
 def _is_alive(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,6 @@ from cachecore._resp import Engine
 from cachecore._resp_client import Client, Command
 from cachecore._resp_values import NOTHING
 from cachecore.server.commands import all_commands
-from cachecore.server.service import size_of
 
 BIG = 100_000  # bytes of a value that is sent from where it lies
 
@@ -24,7 +24,7 @@ class Talk:
     def __init__(self, cache: Cache[bytes, Any] | None = None, **options: Any) -> None:
         self.loop = asyncio.new_event_loop()
         self._sockets: list[socket.socket] = []
-        cache = Cache(max_bytes="64MB", getsizeof=size_of) if cache is None else cache
+        cache = Cache(max_bytes="64MB", getsizeof=sys.getsizeof) if cache is None else cache
         self.engine = Engine(cache, all_commands(), self.loop, **options)
         self.socket, self.client = self.connect()
 

@@ -18,7 +18,7 @@ PATIENCE = 20.0  # seconds
 START = """
 import json, logging, sys
 logging.basicConfig(level="INFO", stream=sys.stderr)
-from cachecore.server.host import run
+from cachecore.server.service import run
 from cachecore.server.settings import Settings
 {before}
 run(Settings(**json.loads(sys.argv[1])))
@@ -44,7 +44,7 @@ class Host:
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([*command, json.dumps(self.settings)], stderr=log)
         end = time.monotonic() + PATIENCE
-        while not (found := re.search(r"listening on port (\d+)", self.log()[begin:])):
+        while not (found := re.search(r"listening on \S+ port (\d+)", self.log()[begin:])):
             assert self.process.poll() is None, self.log()
             assert time.monotonic() < end, "the server does not start"
             time.sleep(0.01)

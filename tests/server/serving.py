@@ -1,30 +1,26 @@
-"""A server as a process of its own: serving.py PORT SOCKET LOOP [OPTION=N ...]."""
+"""A server as a process of its own: serving.py PORT SOCKET LOOP [SETTING=N ...]."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any
 
-from cachecore import Cache
-from cachecore.server.service import Service, run, serve, size_of
+from cachecore.server.service import Server, loop_factory
+from cachecore.server.settings import Settings
 
 
 async def main(port: str, path: str, *options: str) -> None:
-    pairs = (option.split("=") for option in options)
-    limits: dict[str, Any] = {name: int(value) for name, value in pairs}
-    service = Service(
-        Cache(max_bytes="256MB", getsizeof=size_of),
-        port=int(port),
-        unix_socket=Path(path),
-        **limits,
-    )
-    await serve(service)
-    counts = service.engine
+    given: dict[str, Any] = {"memory_limit": "256MB", "port": int(port), "unix_socket": path}
+    given |= {name: int(value) for name, value in (option.split("=") for option in options)}
+    server = Server(Settings(**given))
+    await server.run()
+    counts = server.engine
     print("executed", counts.executed, "refused", counts.refused, counts.closes, flush=True)
 
 
 if __name__ == "__main__":
     port, path, loop, *options = sys.argv[1:]
-    (asyncio.run if loop == "asyncio" else run)(main(port, path, *options))
+    factory = None if loop == "asyncio" else loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main(port, path, *options))

@@ -118,7 +118,7 @@ def test_a_thousand_connections_opened_and_dropped(start: Start) -> None:
 
 
 def test_more_clients_than_allowed_are_refused(start: Start) -> None:
-    server = start("uvloop", "max_clients=3")
+    server = start("uvloop", "maxclients=3")
     clients = [connected(server) for _ in range(2)]
     for client in clients:
         client.sendall(b"PING\r\n")
@@ -150,7 +150,7 @@ def test_out_of_descriptors_it_refuses_and_goes_on(start: Start) -> None:
 
 
 def test_unread_pipelines_take_bounded_memory(start: Start) -> None:
-    server = start("uvloop", "max_output=2000000", "max_buffered=20000000")
+    server = start("uvloop", "max_unread=2000000", "max_buffered=20000000")
     assert server.process is not None
     status = Path(f"/proc/{server.process.pid}/status")
     clients = [connected(server) for _ in range(20)]

@@ -6,25 +6,27 @@ import asyncio
 import ssl
 import subprocess
 from pathlib import Path
+from sys import getsizeof
 from typing import Any
 
 import pytest
 
 from cachecore import Cache
+from cachecore._resp import Engine
 from cachecore._resp_client import Client
-from cachecore.server.service import Service, size_of
+from cachecore.server.commands import all_commands
 from server.engines import array
 
 
 class Passing(asyncio.BufferedProtocol):
     """Passes everything on to a client."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.client: Client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.client = self.service.engine.attach(transport)
+        self.client = self.engine.attach(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.client.get_buffer(sizehint)
@@ -61,27 +63,28 @@ def contexts(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Any]:
 
 
 async def talk(contexts: tuple[Any, Any], conversation: Any, **options: Any) -> None:
-    service = Service(Cache(max_bytes="64MB", getsizeof=size_of), port=None, **options)
     loop = asyncio.get_running_loop()
+    cache: Cache[bytes, Any] = Cache(max_bytes="64MB", getsizeof=getsizeof)
+    engine = Engine(cache, all_commands(), loop, **options)
     made: list[Passing] = []
 
     def make() -> Passing:
-        made.append(Passing(service))
+        made.append(Passing(engine))
         return made[-1]
 
     listener = await loop.create_server(make, "127.0.0.1", 0, ssl=contexts[0])
     port = listener.sockets[0].getsockname()[1]
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=contexts[1])
     async with asyncio.timeout(20):
-        await conversation(service, reader, writer, made)
+        await conversation(engine, reader, writer, made)
     writer.close()
     listener.close()
-    await service.stop()
+    engine.close()
 
 
 def test_commands_are_answered_in_any_pieces(contexts: tuple[Any, Any]) -> None:
     async def conversation(
-        service: Service,
+        engine: Engine,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         made: list[Passing],
@@ -95,19 +98,19 @@ def test_commands_are_answered_in_any_pieces(contexts: tuple[Any, Any]) -> None:
         writer.write(b"PING\r\nQUIT\r\nPING\r\n")
         assert await reader.read() == b"+PONG\r\n+OK\r\n"
         assert made[0].client.closed == "quit"
-        assert service.engine.buffered_bytes == 0
+        assert engine.buffered_bytes == 0
 
     asyncio.run(talk(contexts, conversation))
 
 
 def test_who_does_not_read_is_not_read_from(contexts: tuple[Any, Any]) -> None:
     async def conversation(
-        service: Service,
+        engine: Engine,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         made: list[Passing],
     ) -> None:
-        service.engine.cache[b"\0k"] = b"x" * 1_000_000
+        engine.cache[b"\0k"] = b"x" * 1_000_000
         writer.write(b"PING\r\n")
         assert await reader.readexactly(7) == b"+PONG\r\n"
         commands = 20_000
@@ -118,7 +121,7 @@ def test_who_does_not_read_is_not_read_from(contexts: tuple[Any, Any]) -> None:
         for _ in range(200):
             await asyncio.sleep(0.001)
             assert client.unread_bytes < 1_000_000
-            assert service.engine.buffered_bytes < 4_000_000
+            assert engine.buffered_bytes < 4_000_000
         writer.transport.abort()
         while client.closed is None:
             await asyncio.sleep(0.001)

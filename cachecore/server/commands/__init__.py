@@ -31,5 +31,10 @@ FILES = [
 
 def all_commands() -> dict[bytes, Command]:
     """A Command for everything that is registered, by name; each engine has its own counts."""
-    tables = [import_module(f"{__name__}.{name}").TABLE for name in FILES]
-    return {name: command for table in tables for name, command in table.commands().items()}
+    found: dict[bytes, Command] = {}
+    for file in FILES:
+        commands = import_module(f"{__name__}.{file}").TABLE.commands()
+        if twice := found.keys() & commands.keys():
+            raise ValueError(f"{file} registers {sorted(twice)}, which another file does too")
+        found |= commands
+    return found

@@ -9,8 +9,9 @@ from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.addresses import ends_of, shown
 from cachecore.server.commands.connection import checked_name
+from cachecore.server.commands.numbers import integer
 from cachecore.server.commands.registry import Table
-from cachecore.server.commands.subcommands import Family, integer
+from cachecore.server.commands.subcommands import Family
 
 TABLE = Table()
 CLIENT = Family(TABLE, "client", flags="noscript loading stale")

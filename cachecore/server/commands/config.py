@@ -15,7 +15,7 @@ from cachecore._resp_values import ReplyError
 from cachecore.server.commands.info import POLICY
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import Family, wrong_number
-from cachecore.server.host import Server
+from cachecore.server.service import Server
 
 TABLE = Table()
 CONFIG = Family(TABLE, "config", flags="admin noscript loading stale")
@@ -104,7 +104,9 @@ PARAMETERS = {
     "unixsocketperm": Parameter(lambda server: "600", kind="protected"),
     "protected-mode": Parameter(lambda server: "yes", kind="protected"),
     "requirepass": Parameter(lambda server: "", kind="protected"),
-    "proto-max-bulk-len": Parameter(lambda server: server.settings.max_value),
+    "proto-max-bulk-len": Parameter(
+        lambda server: server.engine.max_bulk, _memory, _set_of_engine("max_bulk")
+    ),
     "save": Parameter(_save_points),
     "appendonly": Parameter(lambda server: "no", _only("no")),
     "dir": Parameter(_snapshot(lambda path: path.parent), kind="protected"),

@@ -8,8 +8,9 @@ from cachecore import __version__
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.access import NO_PASSWORD
+from cachecore.server.commands.numbers import integer, small_integer
 from cachecore.server.commands.registry import Table
-from cachecore.server.commands.subcommands import integer, wrong_number
+from cachecore.server.commands.subcommands import wrong_number
 
 TABLE = Table()
 VERSION = "7.0.15"  # of Redis, whose commands and errors these are
@@ -30,9 +31,8 @@ def echo(client: Client, args: list[bytes]) -> bytes:
 @TABLE.command("select", 2, flags="loading stale fast")
 def select(client: Client, args: list[bytes]) -> str:
     """SELECT index."""
-    database = integer(args[1])
-    if not 0 <= database < client.engine.server.settings.databases:
-        raise ReplyError("ERR DB index is out of range")
+    database = small_integer(args[1])
+    client.engine.server.keyspace.use(database)
     client.database = database
     return "OK"
 
@@ -54,10 +54,7 @@ def hello(client: Client, args: list[bytes]) -> dict[bytes, Any]:
     """HELLO [protover [AUTH username password] [SETNAME clientname]]."""
     protocol, name, user = client.protocol, None, None
     if len(args) > 1:
-        try:
-            protocol = integer(args[1])
-        except ReplyError:
-            raise ReplyError("ERR Protocol version is not an integer or out of range") from None
+        protocol = integer(args[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (2, 3):
             raise ReplyError("NOPROTO unsupported protocol version")
     rest = args[2:]

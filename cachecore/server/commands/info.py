@@ -1,8 +1,4 @@
-"""INFO: what the server tells of itself, with the names that Redis gives to it.
-
-A server has sections of its own besides: `server.sections` maps a name to a function that returns
-fields, which whoever knows more (the proxy, the snapshots) adds to.
-"""
+"""INFO: what the server tells of itself, with the names that Redis gives to it."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from cachecore import __version__
 from cachecore._resp_client import Client
 from cachecore.server.commands.connection import VERSION
 from cachecore.server.commands.registry import Table
-from cachecore.server.host import Server
+from cachecore.server.service import Server
 
 TABLE = Table()
 Fields = dict[str, Any]
@@ -55,7 +51,7 @@ def _clients(server: Server) -> Fields:
         "maxclients": server.engine.max_clients,
         "client_recent_max_input_buffer": max((each.unread_bytes for each in clients), default=0),
         "client_recent_max_output_buffer": max((each.unsent_bytes for each in clients), default=0),
-        "blocked_clients": 0,
+        "blocked_clients": sum(each.waiting_replies for each in clients),
         "tracking_clients": 0,
     }
 
@@ -160,7 +156,7 @@ def _commandstats(server: Server) -> Fields:
 
 
 def _errorstats(server: Server) -> Fields:
-    errors = getattr(server.engine, "errors", {})
+    errors = server.engine.errors
     return {f"errorstat_{code}": f"count={count}" for code, count in sorted(errors.items())}
 
 
@@ -171,7 +167,7 @@ def _cluster(server: Server) -> Fields:
 def _keyspace(server: Server) -> Fields:
     """Of several databases the numbers of keys that expire are estimates, by their shares."""
     sizes = server.keyspace.sizes(recent=True)
-    total, expiring = max(sum(sizes.values()), 1), getattr(server.engine, "expiring", 0)
+    total, expiring = max(sum(sizes.values()), 1), server.engine.expiring
     return {
         f"db{number}": f"keys={keys},expires={expiring * keys // total},avg_ttl=0"
         for number, keys in sizes.items()
@@ -205,7 +201,7 @@ def text_of(server: Server, wanted: list[str]) -> bytes:
     every = bool({"all", "everything"} & {*wanted})
     usual = not wanted or "default" in wanted
     parts = []
-    for name, fields in {**SECTIONS, **server.sections}.items():
+    for name, fields in SECTIONS.items():
         if every or name.lower() in wanted or (usual and name not in NOT_BY_DEFAULT):
             lines = [f"{field}:{value}" for field, value in fields(server).items()]
             parts.append("\r\n".join([f"# {name}", *lines, ""]))

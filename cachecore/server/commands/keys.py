@@ -5,8 +5,7 @@ from __future__ import annotations
 from cachecore._keyspace import Hash, deadline_of, fits, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
-from cachecore.server.commands.connection import DATABASES
-from cachecore.server.commands.numbers import small_integer
+from cachecore.server.commands.numbers import NOT_INTEGER, small_integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import names_in
 from cachecore.server.commands.values import SYNTAX, TOO_LARGE
@@ -86,7 +85,7 @@ def copy(client: Client, args: list[bytes]) -> int:
         if option == b"replace":
             replace = True
         elif option == b"db" and options:
-            prefix = _database(options.pop(0))
+            prefix = _database(client, options.pop(0))
         else:
             raise ReplyError(SYNTAX)
     source, target = client.prefix + args[1], prefix + args[2]
@@ -102,7 +101,7 @@ def copy(client: Client, args: list[bytes]) -> int:
 @TABLE.command("move", 3, flags="write fast", keys=(1, 1, 1))
 def move(client: Client, args: list[bytes]) -> int:
     """MOVE key database."""
-    source, target = client.prefix + args[1], _database(args[2]) + args[1]
+    source, target = client.prefix + args[1], _database(client, args[2]) + args[1]
     if source == target:
         raise ReplyError("ERR source and destination objects are the same")
     if source not in client.cache or target in client.cache:
@@ -112,15 +111,10 @@ def move(client: Client, args: list[bytes]) -> int:
     return 1
 
 
-def _database(text: bytes) -> bytes:
+def _database(client: Client, text: bytes, error: str = NOT_INTEGER) -> bytes:
     """What keys of a database begin with, by its number in an argument."""
-    return _prefix(small_integer(text))
-
-
-def _prefix(number: int) -> bytes:
-    if not 0 <= number < DATABASES:
-        raise ReplyError("ERR DB index is out of range")
-    return bytes((number,))
+    prefix: bytes = client.engine.server.keyspace.use(small_integer(text, error))
+    return prefix
 
 
 # --- whole databases ------------------------------------------------------------------------------
@@ -154,9 +148,8 @@ def flushall(client: Client, args: list[bytes]) -> str:
 @TABLE.command("swapdb", 3, flags="write fast")
 def swapdb(client: Client, args: list[bytes]) -> str:
     """SWAPDB number number. O(entries), unlike Redis': the number is a part of each key."""
-    first = small_integer(args[1], "ERR invalid first DB index")
-    second = small_integer(args[2], "ERR invalid second DB index")
-    one, other = _prefix(first), _prefix(second)
+    one = _database(client, args[1], "ERR invalid first DB index")
+    other = _database(client, args[2], "ERR invalid second DB index")
     cache = client.cache
     moved: list[tuple[bytes, bytes | Hash | None, int | None]] = []
     left: list[bytes] = []

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import (
-    KEEP,
-    NEVER,
-    add_floats,
-    expire_at,
-    fits,
-    is_float,
-)
+from cachecore._keyspace import KEEP, NEVER, OWN, add_floats, expire_at, fits, is_float
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import NOT_FLOAT, deadline, integer
@@ -38,7 +31,10 @@ TABLE.compiled("decrby", 3, flags="write denyoom fast", keys=(1, 1, 1))
 def set_(client: Client, args: list[bytes]) -> str | bytes | None:
     """SET key value [NX | XX] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]."""
     options, lifetime = _options(args, 3, {b"nx", b"xx", b"get", b"keepttl"})
-    until = KEEP if b"keepttl" in options else _until(client, lifetime, "set")
+    if lifetime is None:
+        until = KEEP if b"keepttl" in options else OWN
+    else:
+        until = _until(client, lifetime, "set")
     old = string_at(client, args[1]) if b"get" in options else None
     if b"nx" in options or b"xx" in options:
         present = client.prefix + args[1] in client.cache
@@ -72,9 +68,7 @@ def _options(
     return found, lifetime
 
 
-def _until(client: Client, lifetime: tuple[bytes, bytes] | None, command: str) -> int:
-    if lifetime is None:
-        return NEVER
+def _until(client: Client, lifetime: tuple[bytes, bytes], command: str) -> int:
     unit, relative = UNITS[lifetime[0]]
     return deadline(client, lifetime[1], unit, relative=relative, command=command)
 
@@ -140,7 +134,8 @@ def getex(client: Client, args: list[bytes]) -> bytes | None:
     options, lifetime = _options(args, 2, {b"persist"})
     value = string_at(client, args[1])
     if value is not None and (options or lifetime):
-        expire_at(client.cache, client.prefix + args[1], _until(client, lifetime, "getex"))
+        until = NEVER if lifetime is None else _until(client, lifetime, "getex")
+        expire_at(client.cache, client.prefix + args[1], until)
     return value
 
 

@@ -88,13 +88,3 @@ class Family:
 def wrong_number(name: str) -> ReplyError:
     """The error for a wrong number of arguments."""
     return ReplyError(f"ERR wrong number of arguments for '{name}' command")
-
-
-def integer(text: bytes, what: str = "value") -> int:
-    """An integer of 64 bits as Redis reads one, or its error."""
-    digits = text[1:] if text[:1] == b"-" else text
-    if digits.isdigit() and len(digits) < 20 and (digits[:1] != b"0" or text == b"0"):
-        number = int(text)
-        if -(1 << 63) <= number < 1 << 63:
-            return number
-    raise ReplyError(f"ERR {what} is not an integer or out of range")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import NEVER, Hash, put_fields, store
+from cachecore._keyspace import OWN, Hash, put_fields, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 
@@ -27,8 +27,8 @@ def hash_at(client: Client, name: bytes) -> Hash | None:
     return value
 
 
-def put(client: Client, name: bytes, value: bytes | Hash, deadline: int = NEVER) -> None:
-    """Set a key, until a deadline in Unix ms, or KEEP. ReplyError: it is larger than the cache."""
+def put(client: Client, name: bytes, value: bytes | Hash, deadline: int = OWN) -> None:
+    """Set a key, until a deadline in Unix ms, OWN or KEEP. ReplyError: it is too large."""
     if not store(client.cache, client.prefix + name, value, deadline):
         raise ReplyError(TOO_LARGE)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from logging import getLogger
 from time import monotonic
 from typing import Any, TypeVar
 
+from cachecore._load import Latencies
 from cachecore._resp import Engine
 from cachecore._resp_client import Client
 from cachecore.errors import TierError
@@ -81,6 +83,9 @@ class Proxy:
         self.credentials: tuple[str, ...] = ()
         self.fills = self.invalidations = self.forwarded = self.stale_served = 0
         self.losses = self.drops = self.redirects = 0
+        self.results = Counter[str]()
+        """Keys fetched, by what came of it: "hit", "miss", "unfit" to be cached."""
+        self.latencies = Latencies()
         self._connections = Connections("proxy", 4)
         self._owners: list[Node | None] = []
         self._doubt = asyncio.Event()

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
-from sys import getsizeof
 from typing import Any, NamedTuple
 
 # What is fetched of a key, whole: a string, a hash, or the strings of several keys at once.
 STRING, HASH, STRINGS = "string", "hash", "strings"
-
-
-class Hash(dict[bytes, bytes]):
-    """A hash that counts for what it holds; it is not changed any more."""
-
-    def __sizeof__(self) -> int:
-        return dict.__sizeof__(self) + sum(map(getsizeof, chain(self, self.values())))
 
 
 class Read(NamedTuple):

@@ -26,7 +26,6 @@ connection on which nothing is heard within `timeout` seconds, in reply to a PIN
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Callable, Sequence
 from logging import getLogger
@@ -34,8 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
+from cachecore._keyspace import Hash
 from cachecore.server.proxy.commands import Table
-from cachecore.server.proxy.reads import HASH, STRING, STRINGS, Hash
+from cachecore.server.proxy.reads import HASH, STRING, STRINGS
 from cachecore.server.proxy.stream import LOST, TOO_LONG, Callback, Stream
 from cachecore.tiers.redis_link import Node, Refusal, pack
 
@@ -299,6 +299,7 @@ class Tracker:
         self._stream.ask([command], [with_lifetimes])
 
     def _finish(self, flight: Flight, value: Any) -> None:
+        self._proxy.latencies.add(self._loop.time() - flight.asked)
         for key in flight.keys:
             if flight.kept and (flights := self._flights.get(key)):
                 flights.remove(flight)
@@ -307,22 +308,24 @@ class Tracker:
         values = value if flight.kind == STRINGS and value is not UNFIT else [value]
         for key, one, ttl in zip(flight.keys, values, flight.ttls, strict=False):
             too_long = isinstance(one, bytes) and len(one) > self._proxy.max_value
+            unfit = too_long or one is TOO_LONG or one is UNFIT
+            self._proxy.results["unfit" if unfit else "miss" if one is None else "hit"] += 1
             if one is TOO_LONG or (too_long and flight.kind == STRING):
                 value = UNFIT
                 if flight.kept:
                     self._remember_unfit(flight.kind, key)
-            elif flight.kept and one is not None and one is not UNFIT and not too_long:
+            elif flight.kept and one is not None and not unfit:
                 self._keep(key, one, ttl, flight.asked)
         for waiter in flight.waiters:
             waiter(value)
 
     def _keep(self, key: bytes, value: Any, ttl: Any, asked: float) -> None:
-        seconds = math.inf
+        seconds = None  # the cache's own lifetime
         if not isinstance(ttl, int) or ttl == -2:
             return
         if ttl >= 0:
             seconds = ttl / 1000 - (self._loop.time() - asked) - COARSE
-        if seconds > 0 and self.up:
+        if self.up and (seconds is None or seconds > 0):
             self._proxy.cache.set(self._prefix + key, value, ttl=seconds)
 
     def _remember_unfit(self, kind: str, key: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from sys import getsizeof
 from typing import Any
 
 import pytest
@@ -11,12 +12,11 @@ from hypothesis import strategies as st
 
 from cachecore import Cache, _keyspace
 from cachecore._keyspace import KEEP, NEVER, Hash
-from cachecore.server.service import size_of
 from support import Clock, check
 
 
 def new_cache(max_bytes: int | str = "64MB", **options: Any) -> Cache[bytes, Any]:
-    return Cache(max_bytes=max_bytes, getsizeof=size_of, **options)
+    return Cache(max_bytes=max_bytes, getsizeof=getsizeof, **options)
 
 
 # --- patterns ---
@@ -211,9 +211,9 @@ def test_a_hash_knows_its_size(changes: list[tuple[bytes, bytes | None]]) -> Non
             model[field] = new
         assert value == model
         assert list(value) == list(model)
-        parts = sum(size_of(each) for pair in value.items() for each in pair)
-        assert size_of(value) == dict.__sizeof__(value) + parts + size_of({}) - {}.__sizeof__()
-    assert size_of(Hash(value.items())) <= size_of(value)
+        parts = sum(getsizeof(each) for pair in value.items() for each in pair)
+        assert getsizeof(value) == dict.__sizeof__(value) + parts + getsizeof({}) - {}.__sizeof__()
+    assert getsizeof(Hash(value.items())) <= getsizeof(value)
 
 
 # --- floats ---

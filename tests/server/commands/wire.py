@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Self
 
-from cachecore import Cache
-from cachecore.server.service import Service, size_of
+from cachecore.server.service import Server
+from cachecore.server.settings import Settings
 
 Argument = bytes | str | int
 
@@ -17,19 +17,20 @@ Argument = bytes | str | int
 class Ours:
     """The service over a cache, on a port of its own, in a thread of its own."""
 
-    def __init__(self, max_bytes: int | str = "1GB") -> None:
-        self.cache: Cache[bytes, Any] = Cache(max_bytes=max_bytes, getsizeof=size_of)
+    def __init__(self, memory_limit: Any = "1GB") -> None:
+        self._settings = Settings(port=0, memory_limit=memory_limit)
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        service = Service(self.cache, port=0)
-        self.port = service.port
+        server = Server(self._settings)
+        self.cache, self.port = server.cache, server.port
+        await server.start()
         self._started.set()
         await self._stopped.wait()
-        await service.stop()
+        await server.stop()
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -27,7 +27,7 @@ def is_up(proxy: ProxyProcess) -> bool:
 def test_cached_keys_are_served_and_writes_refused(
     how: str, start: Start, upstream: Server
 ) -> None:
-    proxy = start(timeout=0.3, max_stale=60, reply_timeout=0.6)
+    proxy = start(upstream_timeout=0.3, max_stale=60, reply_timeout=0.6)
     with proxy.client() as some, proxy.client(protocol=3) as other:
         some.set("k", 1)
         some.hset("h", "f", 2)
@@ -68,7 +68,7 @@ def test_cached_keys_are_served_and_writes_refused(
 
 
 def test_not_for_longer_than_max_stale(start: Start, upstream: Server) -> None:
-    proxy = start(timeout=0.2, max_stale=1)
+    proxy = start(upstream_timeout=0.2, max_stale=1)
     with proxy.client() as some:
         some.set("k", 1)
         assert some.get("k") == b"1"
@@ -106,7 +106,7 @@ def test_flushed_upstream(start: Start, upstream: Server) -> None:
 
 
 def test_a_write_whose_reply_was_lost_is_an_error(start: Start, upstream: Server) -> None:
-    proxy = start(timeout=0.3, reply_timeout=0.6)
+    proxy = start(upstream_timeout=0.3, reply_timeout=0.6)
     with proxy.client() as some:
         some.set("n", 0)
         upstream.send(signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_a_write_whose_reply_was_lost_is_an_error(start: Start, upstream: Server
 def test_a_stopped_upstream_does_not_hold_a_command_for_ever(
     start: Start, upstream: Server
 ) -> None:
-    proxy = start(timeout=0.2, reply_timeout=0.5)
+    proxy = start(upstream_timeout=0.2, reply_timeout=0.5)
     with proxy.client() as some:
         some.set("n", 0)
         upstream.send(signal.SIGSTOP)
@@ -197,7 +197,7 @@ def test_what_is_no_redis_costs_no_more_than_time(
     answer: Callable[[socket.socket], None], start: Start
 ) -> None:
     with listening(answer) as port:
-        proxy = start(f"redis://127.0.0.1:{port}", timeout=0.3, reply_timeout=0.5)
+        proxy = start(f"redis://127.0.0.1:{port}", upstream_timeout=0.3, reply_timeout=0.5)
         began = time.monotonic()
         with proxy.client() as some, pytest.raises(redis.ResponseError, match="upstream"):
             some.set("k", 1)
@@ -259,7 +259,7 @@ def test_sentinels_replace_the_master(start: Start, tmp_path: Path) -> None:
     sentinels = Sentinels(tmp_path)
     try:
         places = ",".join(f"127.0.0.1:{one.port}" for one in sentinels.sentinels)
-        proxy = start(f"redis+sentinel://{places}/{sentinels.service}", timeout=0.5)
+        proxy = start(f"redis+sentinel://{places}/{sentinels.service}", upstream_timeout=0.5)
         with proxy.client() as some:
             assert some.set("k", 1)
             assert [some.get("k"), some.get("k")] == [b"1", b"1"]
@@ -285,7 +285,7 @@ def test_a_cluster_looks_like_one_server(start: Start, tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     try:
         places = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
-        proxy = start(f"redis+cluster://{places}", timeout=0.5)
+        proxy = start(f"redis+cluster://{places}", upstream_timeout=0.5)
         keys = [f"key:{at}" for at in range(60)]
         with proxy.client() as some:
             pipe = some.pipeline(transaction=False)
