@@ -70,10 +70,10 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, serve
 @pytest.mark.parametrize("protocol", ["2", "3"])
 def test_replies_are_those_of_redis(both: tuple[Host, servers.Server], protocol: str) -> None:
     host, redis = both
-    host.ask("FLUSHALL")
     differing = []
     with host.wire() as ours, Wire(("127.0.0.1", redis.port)) as theirs:
         for wire in (ours, theirs):
+            wire.ask("FLUSHALL")
             wire.ask("HELLO", protocol)
         for command in COMMANDS:
             words = command.split(" ")

@@ -380,7 +380,7 @@ def late_tracking(target: int, delay: float) -> Iterator[int]:
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_nothing_older_is_served(trouble: str, upstream: Server) -> None:
     url = f"redis://127.0.0.1:{upstream.port}"
-    proxies = [ProxyProcess(url, timeout=0.4) for _ in range(2)]
+    proxies = [ProxyProcess(url, upstream_timeout=0.4) for _ in range(2)]
     try:
         histories = Histories(upstream.port, proxies)
         end = time.monotonic() + SECONDS
