@@ -16,7 +16,7 @@ from cachecore.server.template import toml
 
 Chosen = dict[str, tuple[Any, str]]
 METRICS: Chosen = {
-    "metrics_port": (6381, "The page is at http://127.0.0.1:6381/; remove the line if not wanted.")
+    "metrics_port": (9380, "The page is at http://127.0.0.1:9380/; remove the line if not wanted.")
 }
 MODES: dict[str, Chosen] = {
     "embedding": {
@@ -88,6 +88,8 @@ def init(
         chosen["port"] = (settings.port, "")
     if upstream is not None:
         chosen["upstream"] = (upstream, "")
+        for name in ("snapshot", "snapshot_interval"):  # a proxy keeps none
+            chosen.pop(name, None)
     path = Path(file)
     _write(path, toml(chosen), force)
     click.echo(f"wrote {path}; `cachecore start` reads it")

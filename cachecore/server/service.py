@@ -122,7 +122,7 @@ class Server:
             from cachecore.integrations.prometheus import CacheCollector
             from cachecore.server.http import StatusServer
         except ImportError as error:
-            what = f"needs {error.name}: pip install cachecore[server]"
+            what = f"needs {error.name}: pip install cachecore-ml[server]"
             raise MisfitError("metrics_port", what) from None
         from cachecore.server.watched import Watched
 
@@ -252,7 +252,7 @@ def _proxy_of(engine: Engine, settings: Settings) -> Proxy:
     try:
         from cachecore.server.proxy import Proxy
     except ImportError as error:
-        what = f"needs {error.name}: pip install cachecore[server]"
+        what = f"needs {error.name}: pip install cachecore-ml[server]"
         raise MisfitError("upstream", what) from None
     assert settings.upstream is not None
     return Proxy(

@@ -221,7 +221,7 @@ class Settings:
         None,
         PORT_OR_NONE,
         "Port of /metrics for Prometheus and of the status page; none: neither.",
-        example=6381,
+        example=9380,
     )
     metrics_bind: str = in_metrics(
         "127.0.0.1", ADDRESS, "Its address; another than loopback needs allow_remote."
@@ -309,6 +309,9 @@ def _check_tls(settings: Settings) -> None:
 def _check_snapshot(settings: Settings) -> None:
     if settings.snapshot_interval and not settings.snapshot:
         raise MisfitError("snapshot_interval", "needs snapshot, the file to write")
+    if settings.snapshot and settings.upstream:
+        what = "is for a server without upstream: what a proxy holds changes while it is stopped"
+        raise MisfitError("snapshot", what)
 
 
 def _check_sizes(settings: Settings) -> None:

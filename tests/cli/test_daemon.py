@@ -50,8 +50,10 @@ def start(port: int, *arguments: object) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    folder = Path(f"/proc/{pid}")
+    try:  # of its threads the first ends first; the last one to end closes what it had open
+        is_zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not is_zombie or len(os.listdir(folder / "task")) > 1
     except FileNotFoundError:
         return False
 

@@ -54,7 +54,7 @@ def test_the_unit_starts_what_tells_that_it_is_ready(tmp_path: Path) -> None:
     settings = tmp_path / "cachecore.toml"
     port = free_port()
     assert invoke("init", settings, "--port", port).exit_code == 0
-    settings.write_text(settings.read_text().replace("metrics_port = 6381", "metrics_port = 0"))
+    settings.write_text(settings.read_text().replace("metrics_port = 9380", "metrics_port = 0"))
     arguments = [part.replace("/etc/cachecore/cachecore.toml", str(settings)) for part in arguments]
     assert str(settings) in arguments
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
