@@ -9,7 +9,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.math cimport INFINITY, isinf
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint32_t, uint64_t
 
 from cachecore._arrays cimport is_array, snapshot
 from cachecore.cc_batch cimport cc_rows, cc_table_gather, cc_table_get_many
@@ -433,7 +433,7 @@ cdef class Cache:
             cc_table_now(&self.table, &now)
             while result == CC_AGAIN:
                 moves = self.table.moves
-                result = cc_table_expire(&self.table, now, &slot, &leavers)
+                result = cc_table_expire(&self.table, now, &slot, UINT32_MAX, &leavers)
                 cc_leavers_release(&leavers, callback(self))
                 if moves != self.table.moves:
                     slot, result = 0, CC_AGAIN

@@ -243,6 +243,20 @@ def age_of(Cache cache, bytes key):
     return <uint32_t>(<uint32_t>cache.table.policy.tick - record.meta.tick) / all_of_them
 
 
+def expire(Cache cache, uint32_t slot, uint32_t most):
+    """Removes what has expired in `most` slots; the slot to go on with, 0 after the last one."""
+    cdef int64_t now
+    cdef uint32_t end = slot + most
+    cdef cc_leavers leavers
+    cdef cc_result result = CC_AGAIN
+    leavers.count = 0
+    cc_table_now(&cache.table, &now)
+    while result == CC_AGAIN:  # should entries move meanwhile, others are met, or later
+        result = cc_table_expire(&cache.table, now, &slot, end, &leavers)
+        cc_leavers_release(&leavers, NULL if cache.on_evict is None else <PyObject *>cache.on_evict)
+    return slot if slot < cache.table.policy.used else 0
+
+
 # --- databases ------------------------------------------------------------------------------------
 
 def glob(bytes pattern, bytes text):

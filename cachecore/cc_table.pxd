@@ -81,7 +81,7 @@ cdef extern from "cc_table.h":
                               cc_leavers *leavers) except CC_FAILED
     bint cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes,
                          PyObject *on_evict) except 0
-    cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *start,
+    cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *start, uint32_t until,
                               cc_leavers *leavers) noexcept
     void cc_table_take(cc_table *table, cc_record *record, cc_reason reason,
                        cc_leaver *leaver) noexcept

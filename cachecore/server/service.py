@@ -15,7 +15,7 @@ from sys import getsizeof
 from typing import TYPE_CHECKING, Any
 
 from cachecore._core import Cache
-from cachecore._keyspace import Hash
+from cachecore._keyspace import Hash, expire
 from cachecore._resp import Engine
 from cachecore.server import listeners
 from cachecore.server.access import Access
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cachecore.server.proxy import Proxy
 
 SWEEP = 1.0  # seconds between two looks for idle and slow clients
+PACE, SLOTS = 0.05, 20_000  # seconds, entries: some of them are looked at for being expired
 GRACE = 5.0  # seconds that clients have to take their last replies
 RATES = ("total_commands_processed", "total_net_input_bytes", "total_net_output_bytes")
 
@@ -154,6 +155,7 @@ class Server:
             log.info("metrics and the status page are at %s", self.status.url)
         self.loop.add_reader(self.engine.fileno(), self.engine.drain)
         self._begin(self._sweep())
+        self._begin(self._expire())
         for listener in self._sockets:
             log.info("listening on %s", listeners.shown(listener))
 
@@ -168,6 +170,14 @@ class Server:
             counts, now = self.counts(), time.monotonic()
             self.rates = {name: (counts[name] - before[name]) / (now - at) for name in RATES}
             before, at = counts, now
+
+    async def _expire(self) -> None:
+        """Let go of what has expired and nobody asks for: a few ms at a time, at most."""
+        slot = 0
+        while True:
+            await asyncio.sleep(PACE)
+            if self.engine.expiring:
+                slot = expire(self.cache, slot, SLOTS)
 
     async def _save_often(self, saver: Saver) -> None:
         while True:

@@ -170,9 +170,10 @@ double cc_table_ttl(const cc_table *table, const cc_record *record, int64_t now)
     return deadline == INT64_MAX ? (double)INFINITY : (double)(deadline - now) / 1000.0;
 }
 
-cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers)
+cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, uint32_t until,
+                          cc_leavers *leavers)
 {
-    for (; *from < table->policy.used; ++*from) {
+    for (; *from < until && *from < table->policy.used; ++*from) {
         cc_record *record = &table->policy.records[*from];
         if (!cc_record_live(record) || !cc_table_expired(table, record, now))
             continue;

@@ -140,9 +140,10 @@ void cc_table_take(cc_table *table, cc_record *record, cc_reason reason, cc_leav
    callbacks fill the table again and again; an exception is set. */
 bool cc_table_resize(cc_table *table, uint64_t maxsize, uint64_t max_bytes, PyObject *on_evict);
 
-/* Takes expired entries out, from slot *from on: CC_FOUND at the end, or CC_AGAIN. When `moves` has
-   changed meanwhile, it must begin again. */
-cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, cc_leavers *leavers);
+/* Takes expired entries out of slots *from ... until - 1: CC_FOUND when all are done, or CC_AGAIN.
+   When `moves` has changed meanwhile, it must begin again. */
+cc_result cc_table_expire(cc_table *table, int64_t now, uint32_t *from, uint32_t until,
+                          cc_leavers *leavers);
 
 /* The first live, unexpired entry in slots *slot and up; *slot is set past it. NULL: none. */
 cc_record *cc_table_next(cc_table *table, int64_t now, uint32_t *slot);

@@ -1,0 +1,163 @@
+"""The parts together, in a process of its own: metrics, the upstream, lifetimes, taken ports."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cachecore.tiers.testing import eventually
+from server.hosts import START, Host
+from servers import redis_server
+
+Serving = Callable[..., Host]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Starts servers that end with the test."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Host:
+            host = Host(tmp_path / "host", **settings)
+            stack.callback(host.kill)
+            return host
+
+        yield start
+
+
+def page_of(host: Host) -> str:
+    """Where its page is."""
+    found = re.search(r"page are at (\S+)/", host.log())
+    assert found is not None
+    return found[1]
+
+
+def metrics_of(host: Host) -> dict[tuple[str, ...], float]:
+    """Samples by name and the values of their labels, of the cache's name not."""
+    with urlopen(page_of(host) + "/metrics", timeout=20) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+    return {
+        (sample.name, *(sample.labels[key] for key in sorted(sample.labels) if key != "cache")):
+        sample.value for family in families for sample in family.samples
+    }  # fmt: skip
+
+
+def health_of(host: Host) -> tuple[int, str]:
+    try:
+        with urlopen(page_of(host) + "/healthz", timeout=20) as reply:
+            return reply.status, reply.read().decode().strip()
+    except HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+def test_metrics_of_a_server(serving: Serving) -> None:
+    host = serving(metrics_port=0, memory_limit="64MB")
+    host.ask("SET", "k", "v")
+    host.ask("GET", "k")
+    host.ask("GET", "absent")
+    found = metrics_of(host)
+    assert found["cachecore_requests_total", "hit", "l0"] == 1
+    assert found["cachecore_requests_total", "miss", "l0"] == 1
+    assert found["cachecore_entries",] == 1
+    assert found["cachecore_max_bytes",] == 64 << 20
+    assert found["cachecore_server_commands_total", "get"] == 2
+    assert found["cachecore_server_command_duration_seconds_count",] == 3
+    assert 0 < found["cachecore_server_command_duration_seconds_sum",] < 3
+    assert found["cachecore_server_bytes_total", "read"] > 50
+    assert health_of(host)[0] == 200
+    with urlopen(page_of(host) + "/status.json", timeout=20) as reply:
+        (cache,) = json.load(reply)["caches"]
+    assert (cache["name"], cache["kind"], cache["entries"]) == ("server", "Server", 1)
+    assert {each["key"] for each in cache["hottest"]} == {"k"}
+
+
+def test_metrics_of_a_proxy(serving: Serving, tmp_path: Path) -> None:
+    redis = redis_server(tmp_path)
+    url = f"redis://127.0.0.1:{redis.port}"
+    host = serving(metrics_port=0, upstream=url, upstream_timeout=0.5, max_stale=60)
+    with host.wire() as wire:
+        assert wire.ask("SET", "k", "v") == "OK"
+        while metrics_of(host).get(("cachecore_requests_total", "hit", "l0"), 0) < 2:
+            assert wire.ask("GET", "k") == b"v"
+        assert wire.ask("GET", "absent") is None
+        found = metrics_of(host)
+        assert found["cachecore_requests_total", "hit", "upstream"] >= 1
+        assert found["cachecore_requests_total", "miss", "upstream"] == 1
+        assert found["cachecore_tier_duration_seconds_count", "upstream"] >= 2
+        assert found["cachecore_breaker_state", "closed", "upstream"] == 1
+        assert found["cachecore_events_total", "forwarded", "upstream"] >= 1
+        assert health_of(host)[0] == 200
+        redis.kill()
+        eventually(lambda: metrics_of(host)["cachecore_breaker_state", "open", "upstream"] == 1)
+        assert wire.ask("GET", "k") == b"v"
+        assert metrics_of(host)["cachecore_stale_served_total", "upstream"] >= 1
+        code, text = health_of(host)
+        assert (code, text) == (503, f"upstream redis://127.0.0.1:{redis.port} cannot be reached")
+
+
+def test_what_is_set_without_a_lifetime_has_the_default(serving: Serving) -> None:
+    host = serving(default_ttl=1000)
+    with host.wire() as wire:
+        for command in [
+            "SET a v", "SET b v XX", "SET b v NX", "SETNX c v", "GETSET d v", "APPEND e v",
+            "MSET f v", "MSETNX g v", "INCR h", "INCRBYFLOAT i 1.5", "SETRANGE j 3 v", "HSET k f v",
+            "HINCRBY l f 1", "SET m v KEEPTTL",
+        ]:  # fmt: skip
+            wire.ask(*command.split())
+        lifetimes = {name: wire.ask("TTL", name) for name in "abcdefghijklm"}
+        assert set(lifetimes.values()) <= {999, 1000}, lifetimes
+        assert wire.ask("PERSIST", "a") == 1
+        wire.ask("APPEND", "a", "w")  # and keeps the one that it has
+        assert wire.ask("TTL", "a") == -1
+        wire.ask("SET", "a", "v", "EX", "5")
+        wire.ask("COPY", "a", "z")
+        assert wire.ask("TTL", "a") == wire.ask("TTL", "z") == 5
+        assert wire.ask("GETEX", "a", "PERSIST") == b"v"
+        assert wire.ask("TTL", "a") == -1
+
+
+def test_a_default_lifetime_bounds_what_an_upstream_keeps_for_ever(
+    serving: Serving, tmp_path: Path
+) -> None:
+    redis = redis_server(tmp_path)
+    host = serving(default_ttl=0.2, metrics_port=0, upstream=f"redis://127.0.0.1:{redis.port}")
+    with host.wire() as wire:
+        wire.ask("SET", "k", "v")
+        wire.ask("GET", "k")
+        eventually(lambda: metrics_of(host)["cachecore_entries",] == 1)
+        eventually(lambda: metrics_of(host)["cachecore_entries",] == 0)
+        assert wire.ask("GET", "k") == b"v"
+    redis.kill()
+
+
+def test_what_has_expired_goes_by_itself(serving: Serving) -> None:
+    host = serving()
+    with host.wire() as wire:
+        for at in range(50_000):
+            wire.say("SET", str(at), "v", "PX", str(1 + at % 300))
+        assert [wire.read() for _ in range(50_000)] == ["OK"] * 50_000
+        wire.ask("SET", "k", "v")
+    eventually(lambda: host.info("stats")["expired_keys"] == "50000")
+    assert host.ask("DBSIZE") == 1
+
+
+@pytest.mark.parametrize("name", ["port", "metrics_port"])
+def test_a_port_that_is_taken(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = json.dumps({"port": 0, name: other.getsockname()[1]})
+        command = [sys.executable, "-c", START.format(before=""), settings]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"OSError: [Errno 98]" in done.stderr
