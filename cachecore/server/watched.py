@@ -38,7 +38,8 @@ class Watched:
             traffic={"read": engine.bytes_in, "written": engine.bytes_out},
             refused={**closes, "too many clients": engine.refused},
         )
-        reading = dataclasses.replace(read(engine.cache), kind="Server", server=served)
+        kind = "RESP" if proxy is None else "Proxy"
+        reading = dataclasses.replace(read(engine.cache), kind=kind, server=served)
         if proxy is None:
             return reading
         stale = {UPSTREAM: proxy.stale_served}

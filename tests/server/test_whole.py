@@ -79,7 +79,7 @@ def test_metrics_of_a_server(serving: Serving) -> None:
     assert health_of(host)[0] == 200
     with urlopen(page_of(host) + "/status.json", timeout=20) as reply:
         (cache,) = json.load(reply)["caches"]
-    assert (cache["name"], cache["kind"], cache["entries"]) == ("server", "Server", 1)
+    assert (cache["name"], cache["kind"], cache["entries"]) == ("server", "RESP", 1)
     assert {each["key"] for each in cache["hottest"]} == {"k"}
 
 

@@ -83,7 +83,7 @@ class Proxy:
         self.credentials: tuple[str, ...] = ()
         self.fills = self.invalidations = self.forwarded = self.stale_served = 0
         self.losses = self.drops = self.redirects = 0
-        self.results = Counter[str]()
+        self.results = Counter(hit=0, miss=0)
         """Keys fetched, by what came of it: "hit", "miss", "unfit" to be cached."""
         self.latencies = Latencies()
         self._connections = Connections("proxy", 4)

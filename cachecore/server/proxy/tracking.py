@@ -29,6 +29,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from logging import getLogger
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -263,7 +264,7 @@ class Tracker:
                     flight.waiters.append(waiter)
                     return
         assert self._stream is not None
-        flight = Flight(kind, keys, self._loop.time())
+        flight = Flight(kind, keys, monotonic())  # uvloop counts in ms
         flight.waiters.append(waiter)
         for key in keys:
             self._flights.setdefault(key, []).append(flight)
@@ -299,7 +300,7 @@ class Tracker:
         self._stream.ask([command], [with_lifetimes])
 
     def _finish(self, flight: Flight, value: Any) -> None:
-        self._proxy.latencies.add(self._loop.time() - flight.asked)
+        self._proxy.latencies.add(monotonic() - flight.asked)
         for key in flight.keys:
             if flight.kept and (flights := self._flights.get(key)):
                 flights.remove(flight)
@@ -324,7 +325,7 @@ class Tracker:
         if not isinstance(ttl, int) or ttl == -2:
             return
         if ttl >= 0:
-            seconds = ttl / 1000 - (self._loop.time() - asked) - COARSE
+            seconds = ttl / 1000 - (monotonic() - asked) - COARSE
         if self.up and (seconds is None or seconds > 0):
             self._proxy.cache.set(self._prefix + key, value, ttl=seconds)
 
