@@ -51,5 +51,6 @@ need_servers() {
         redis-server redis-tools redis-sentinel
     need "memcached --version" memcached
     need "openssl version" openssl
+    need "perl -MRedis -e 1" libredis-perl # a client in another language
     need "systemd-analyze --version" systemd # for the unit in deploy/
 }
