@@ -1,66 +1,52 @@
-"""The server as a process: real clients, many connections, no descriptors left, signals."""
+"""The service as a process: real clients on either loop, signals, metrics, an upstream."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import redis
+from prometheus_client.parser import text_string_to_metric_families
 
 from cachecore.tiers.testing import eventually
-from server.engines import array
-from servers import Server
+from server.hosts import START, Host
+from servers import redis_server
 
-SERVING = Path(__file__).with_name("serving.py")
-Start = Callable[..., Server]
+Serving = Callable[..., Host]
+WITHOUT_UVLOOP = "sys.modules['uvloop'] = None"
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a server on a loop, with limits; it is killed after the test."""
-    started: list[Server] = []
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Starts servers that end with the test."""
+    with ExitStack() as stack:
 
-    def start(loop: str = "uvloop", *limits: str, prefix: tuple[str, ...] = ()) -> Server:
-        def command(port: int) -> list[str]:
-            script = [sys.executable, str(SERVING), str(port), str(tmp_path / "socket")]
-            return [*prefix, *script, loop, *limits]
+        def start(**settings: Any) -> Host:
+            host = Host(tmp_path / "host", **settings)
+            stack.callback(host.kill)
+            return host
 
-        started.append(Server(command, tmp_path))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
+        yield start
 
 
-def connected(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
-
-
-def received(client: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer when the other end closes."""
-    data = b""
-    while len(data) < size and (part := client.recv(size - len(data))):
-        data += part
-    return data
-
-
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("before", ["", WITHOUT_UVLOOP], ids=["uvloop", "asyncio"])
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_redis_py_works(start: Start, tmp_path: Path, loop: str, protocol: int) -> None:
-    server = start(loop)
-    places: list[dict[str, Any]] = [
-        {"port": server.port},
-        {"unix_socket_path": str(tmp_path / "socket")},
-    ]
+def test_redis_py_works(serving: Serving, tmp_path: Path, before: str, protocol: int) -> None:
+    path = str(tmp_path / "socket")
+    host = serving(before=before, unix_socket=path)
+    places: list[dict[str, Any]] = [{"port": host.port}, {"unix_socket_path": path}]
     for place in places:
         with redis.Redis(**place, protocol=protocol, socket_timeout=20) as client:
             assert client.ping()
@@ -81,134 +67,184 @@ def test_redis_py_works(start: Start, tmp_path: Path, loop: str, protocol: int) 
                 client.execute_command("NOPE")
 
 
-def test_redis_py_asyncio_works(start: Start) -> None:
-    server = start()
+def test_redis_py_asyncio_works(serving: Serving) -> None:
+    host = serving()
 
     async def talk() -> None:
-        async with redis.asyncio.Redis(port=server.port) as client:
+        async with redis.asyncio.Redis(port=host.port) as client:
             assert await client.set("k", "v")
             assert await asyncio.gather(*(client.get("k") for _ in range(100))) == [b"v"] * 100
 
     asyncio.run(talk())
 
 
-def test_databases_are_apart(start: Start) -> None:
-    server = start()
+def test_databases_are_apart(serving: Serving) -> None:
+    host = serving()
     for number in range(3):
-        with redis.Redis(port=server.port, db=number) as client:
+        with redis.Redis(port=host.port, db=number) as client:
             assert client.get("k") is None
             client.set("k", number)
             assert client.get("k") == str(number).encode()
-
-
-def test_a_thousand_connections_opened_and_dropped(start: Start) -> None:
-    server = start()
-    for _ in range(5):
-        clients = [connected(server) for _ in range(200)]
-        for at, client in enumerate(clients):
-            if at % 3:
-                client.sendall(array(b"SET", b"k%d" % at, b"v")[: 5 + at])
-            client.close()
-    with connected(server) as client:
-        client.sendall(b"PING\r\n")
-        assert client.recv(100) == b"+PONG\r\n"
-    assert server.process is not None
-    folder = Path(f"/proc/{server.process.pid}/fd")
-    eventually(lambda: len(list(folder.iterdir())) < 40)
-
-
-def test_more_clients_than_allowed_are_refused(start: Start) -> None:
-    server = start("uvloop", "maxclients=3")
-    clients = [connected(server) for _ in range(2)]
-    for client in clients:
-        client.sendall(b"PING\r\n")
-        assert client.recv(100) == b"+PONG\r\n"
-    clients += [connected(server) for _ in range(2)]  # the fixture's own may not have left yet
-    assert received(clients[-1], 100) == b"-ERR max number of clients reached\r\n"
-    for client in clients:
-        client.close()
-    eventually(lambda: reply_of(server, b"PING\r\n") == b"+PONG\r\n")
-
-
-def reply_of(server: Server, data: bytes) -> bytes:
-    with connected(server) as client:
-        client.sendall(data)
-        return client.recv(100)
-
-
-def test_out_of_descriptors_it_refuses_and_goes_on(start: Start) -> None:
-    server = start("uvloop", prefix=("prlimit", "--nofile=64"))
-    clients = [connected(server) for _ in range(120)]
-    try:
-        clients[0].sendall(b"PING\r\n")
-        assert clients[0].recv(100) == b"+PONG\r\n"
-        assert received(clients[-1], 100) == b"-ERR max number of clients reached\r\n"
-    finally:
-        for client in clients:
-            client.close()
-    eventually(lambda: reply_of(server, b"PING\r\n") == b"+PONG\r\n")
-
-
-def test_unread_pipelines_take_bounded_memory(start: Start) -> None:
-    server = start("uvloop", "max_unread=2000000", "max_buffered=20000000")
-    assert server.process is not None
-    status = Path(f"/proc/{server.process.pid}/status")
-    clients = [connected(server) for _ in range(20)]
-    clients[0].sendall(array(b"SET", b"k", b"x" * 8000))
-    assert clients[0].recv(100) == b"+OK\r\n"
-    command = array(b"GET", b"k") * 2000
-    for client in clients:
-        client.setblocking(False)
-    for _ in range(200):
-        for client in clients:
-            try:
-                client.send(command)
-            except (BlockingIOError, ConnectionError):
-                continue
-    assert reply_of(server, b"PING\r\n") == b"+PONG\r\n"
-    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    assert int(peak.split()[1]) < 200_000
-    for client in clients:
-        client.close()
+    assert host.info("keyspace") == {
+        f"db{number}": "keys=1,expires=0,avg_ttl=0" for number in range(3)
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_with_all_answered(start: Start, tmp_path: Path, number: int) -> None:
-    server = start()
-    assert server.process is not None
-
-    def write(name: int) -> int:
-        with redis.Redis(port=server.port, retry=None) as client:  # type: ignore[arg-type]
-            count = 0
-            try:
-                while client.incr(f"count{name}") == count + 1:
-                    count += 1
-            except redis.ConnectionError:
-                return count
-            return -1
-
-    with ThreadPoolExecutor(4) as pool:
-        counting = [pool.submit(write, name) for name in range(4)]
-        eventually(lambda: reply_of(server, b"STRLEN count0\r\n") > b":2")
-        server.send(signal.Signals(number))
-        counts = [count.result() for count in counting]
-    assert min(counts) >= 0 < max(counts)
-    assert server.process.wait() == 0
-    assert not (tmp_path / "socket").exists()
-
-
-def test_the_unix_socket_is_its_owners(start: Start, tmp_path: Path) -> None:
-    server = start()
+def test_a_signal_ends_it(serving: Serving, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "socket"
-    assert path.stat().st_mode & 0o777 == 0o600
-    server.kill()
+    host = serving(unix_socket=str(path), metrics_port=0)
     assert path.exists()
-    second = start()
-    eventually(path.exists)
-    second.kill()
-    path.unlink(missing_ok=True)
+    with host.wire() as wire:
+        assert wire.ask("PING") == "PONG"
+        assert host.end(number) == 0
+        assert wire.rest() == b""
+    assert not path.exists()
+
+
+def test_the_unix_socket_is_its_owners(serving: Serving, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    host = serving(unix_socket=str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    host.kill()
+    assert path.exists()
+    host.start()  # over what the dead one left
+    host.kill()
+    path.unlink()
     path.write_text("precious")
-    run = [sys.executable, str(SERVING), "0", str(path), "uvloop"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", START.format(before=""), json.dumps(host.settings)]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
     assert path.read_text() == "precious"
+
+
+# --- metrics ---
+
+
+def page_of(host: Host) -> str:
+    """Where its page is."""
+    found = re.search(r"page are at (\S+)/", host.log())
+    assert found is not None
+    return found[1]
+
+
+def metrics_of(host: Host) -> dict[tuple[str, ...], float]:
+    """Samples by name and the values of their labels, of the cache's name not."""
+    with urlopen(page_of(host) + "/metrics", timeout=20) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+    return {
+        (sample.name, *(sample.labels[key] for key in sorted(sample.labels) if key != "cache")):
+        sample.value for family in families for sample in family.samples
+    }  # fmt: skip
+
+
+def health_of(host: Host) -> tuple[int, str]:
+    try:
+        with urlopen(page_of(host) + "/healthz", timeout=20) as reply:
+            return reply.status, reply.read().decode().strip()
+    except HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+def test_metrics_of_a_server(serving: Serving) -> None:
+    host = serving(metrics_port=0, memory_limit="64MB")
+    host.ask("SET", "k", "v")
+    host.ask("GET", "k")
+    host.ask("GET", "absent")
+    found = metrics_of(host)
+    assert found["cachecore_requests_total", "hit", "l0"] == 1
+    assert found["cachecore_requests_total", "miss", "l0"] == 1
+    assert found["cachecore_entries",] == 1
+    assert found["cachecore_max_bytes",] == 64 << 20
+    assert found["cachecore_server_commands_total", "get"] == 2
+    assert found["cachecore_server_command_duration_seconds_count",] == 3
+    assert 0 < found["cachecore_server_command_duration_seconds_sum",] < 3
+    assert found["cachecore_server_bytes_total", "read"] > 50
+    assert health_of(host)[0] == 200
+    with urlopen(page_of(host) + "/status.json", timeout=20) as reply:
+        (cache,) = json.load(reply)["caches"]
+    assert (cache["name"], cache["kind"], cache["entries"]) == ("server", "RESP", 1)
+    assert {each["key"] for each in cache["hottest"]} == {"k"}
+
+
+def test_metrics_of_a_proxy(serving: Serving, tmp_path: Path) -> None:
+    redis = redis_server(tmp_path)
+    url = f"redis://127.0.0.1:{redis.port}"
+    host = serving(metrics_port=0, upstream=url, upstream_timeout=0.5, max_stale=60)
+    with host.wire() as wire:
+        assert wire.ask("SET", "k", "v") == "OK"
+        while metrics_of(host).get(("cachecore_requests_total", "hit", "l0"), 0) < 2:
+            assert wire.ask("GET", "k") == b"v"
+        assert wire.ask("GET", "absent") is None
+        found = metrics_of(host)
+        assert found["cachecore_requests_total", "hit", "upstream"] >= 1
+        assert found["cachecore_requests_total", "miss", "upstream"] == 1
+        assert found["cachecore_tier_duration_seconds_count", "upstream"] >= 2
+        assert found["cachecore_breaker_state", "closed", "upstream"] == 1
+        assert found["cachecore_events_total", "forwarded", "upstream"] >= 1
+        assert health_of(host)[0] == 200
+        redis.kill()
+        eventually(lambda: metrics_of(host)["cachecore_breaker_state", "open", "upstream"] == 1)
+        assert wire.ask("GET", "k") == b"v"
+        assert metrics_of(host)["cachecore_stale_served_total", "upstream"] >= 1
+        code, text = health_of(host)
+        assert (code, text) == (503, f"upstream redis://127.0.0.1:{redis.port} cannot be reached")
+
+
+# --- lifetimes ---
+
+
+def test_what_is_set_without_a_lifetime_has_the_default(serving: Serving) -> None:
+    host = serving(default_ttl=1000)
+    with host.wire() as wire:
+        for command in [
+            "SET a v", "SET b v XX", "SET b v NX", "SETNX c v", "GETSET d v", "APPEND e v",
+            "MSET f v", "MSETNX g v", "INCR h", "INCRBYFLOAT i 1.5", "SETRANGE j 3 v", "HSET k f v",
+            "HINCRBY l f 1", "SET m v KEEPTTL",
+        ]:  # fmt: skip
+            wire.ask(*command.split())
+        lifetimes = {name: wire.ask("TTL", name) for name in "abcdefghijklm"}
+        assert set(lifetimes.values()) <= {999, 1000}, lifetimes
+        assert wire.ask("PERSIST", "a") == 1
+        wire.ask("APPEND", "a", "w")  # and keeps the one that it has
+        assert wire.ask("TTL", "a") == -1
+        wire.ask("SET", "a", "v", "EX", "5")
+        wire.ask("COPY", "a", "z")
+        assert wire.ask("TTL", "a") == wire.ask("TTL", "z") == 5
+        assert wire.ask("GETEX", "a", "PERSIST") == b"v"
+        assert wire.ask("TTL", "a") == -1
+
+
+def test_a_default_lifetime_bounds_what_an_upstream_keeps_for_ever(
+    serving: Serving, tmp_path: Path
+) -> None:
+    redis = redis_server(tmp_path)
+    host = serving(default_ttl=0.2, metrics_port=0, upstream=f"redis://127.0.0.1:{redis.port}")
+    with host.wire() as wire:
+        wire.ask("SET", "k", "v")
+        wire.ask("GET", "k")
+        eventually(lambda: metrics_of(host)["cachecore_entries",] == 1)
+        eventually(lambda: metrics_of(host)["cachecore_entries",] == 0)
+        assert wire.ask("GET", "k") == b"v"
+    redis.kill()
+
+
+def test_what_has_expired_goes_by_itself(serving: Serving) -> None:
+    host = serving()
+    with host.wire() as wire:
+        for at in range(50_000):
+            wire.say("SET", str(at), "v", "PX", str(1 + at % 300))
+        assert [wire.read() for _ in range(50_000)] == ["OK"] * 50_000
+        wire.ask("SET", "k", "v")
+    eventually(lambda: host.info("stats")["expired_keys"] == "50000")
+    assert host.ask("DBSIZE") == 1
+
+
+@pytest.mark.parametrize("name", ["port", "metrics_port"])
+def test_a_port_that_is_taken(tmp_path: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = json.dumps({"port": 0, name: other.getsockname()[1]})
+        command = [sys.executable, "-c", START.format(before=""), settings]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"OSError: [Errno 98]" in done.stderr
