@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,8 +11,6 @@ from typing import Any
 
 import redis
 
-ROOT = Path(__file__).parents[3]
-
 
 class ProxyProcess:
     """A proxy on a port of its own; `settings` as of Proxy."""
@@ -21,10 +18,7 @@ class ProxyProcess:
     def __init__(self, url: str, **settings: float) -> None:
         given = [f"{name}={value}" for name, value in settings.items()]
         command = [sys.executable, str(Path(__file__).with_name("serving.py")), url, *given]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.errors()
