@@ -51,7 +51,8 @@ cdef int64_t nanoseconds(timespec time) noexcept:
 
 
 cdef int clocks(Cache cache, int64_t *now, int64_t *ahead) except -1:
-    """The cache's time in ms, and how far Unix time is ahead of it."""
+    """The cache's time in ms, and how far Unix time is ahead of it: rounded up, lest 10 s until a
+    deadline in Unix time be told as 10,001 ms."""
     cdef timespec before, unix, after
     cc_table_now(&cache.table, now)
     for _ in range(3):  # both clocks tick together: between two ticks their distance is exact
@@ -61,7 +62,7 @@ cdef int clocks(Cache cache, int64_t *now, int64_t *ahead) except -1:
         if nanoseconds(before) == nanoseconds(after):
             break
     if cache.table.timer == NULL:
-        ahead[0] = (nanoseconds(unix) - nanoseconds(before)) // 1_000_000
+        ahead[0] = (nanoseconds(unix) - nanoseconds(before) + 999_999) // 1_000_000
     else:
         ahead[0] = nanoseconds(unix) // 1_000_000 - now[0]
     return 0

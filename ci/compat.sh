@@ -25,8 +25,8 @@ fi
 if [ -z "${PORT-}" ]; then
     PORT=$("$home/bin/python" -c "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])")
     log=$(mktemp)
-    "$home/bin/python" -m cachecore serve --port "$PORT" >"$log" 2>&1 &
+    "$home/bin/python" -m cachecore serve --port "$PORT" --snapshot "$log.snapshot" >"$log" 2>&1 &
     server=$!
-    trap 'kill "$server"; wait "$server" || true; rm -f "$log"' EXIT
+    trap 'kill "$server"; wait "$server" || true; rm -f "$log" "$log.snapshot"' EXIT
 fi
 "$home/bin/python" ci/compat.py "$PORT" "${suites[@]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from sys import getsizeof
 from typing import Any
@@ -147,6 +148,17 @@ def test_who_keeps_a_lifetime(pair: list[Wire], command: tuple[str, ...], kept: 
     both(pair, "SET", "k", "5", "PXAT", 9_999_999_999_999)
     both(pair, *command)
     assert both(pair, "PEXPIRETIME", "k") == (9_999_999_999_999 if kept else -1)
+
+
+def test_a_deadline_is_never_farther_than_it_was_set(ours: Wire) -> None:
+    ours.call("SET", "k", "v")
+    for at in range(300):
+        now = int(time.time() * 1000)
+        command = ("GETEX", "k", "PXAT") if at % 2 else ("PEXPIREAT", "k")
+        replies = ours.pipeline([(*command, now + 10_000), ("PTTL", "k"), ("PEXPIRETIME", "k")])
+        assert 9000 < replies[1] <= 10_000
+        assert replies[2] == now + 10_000
+        time.sleep(0.0005)
 
 
 def test_hashes_keep_their_lifetimes(pair: list[Wire]) -> None:
