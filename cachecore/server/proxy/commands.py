@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cachecore._resp_client import MAY_ADMINISTER, MAY_CONNECT, MAY_READ, MAY_WRITE
+
 # Commands that change no data, though their flags do not say so. What is neither here, nor
 # read-only, nor a write whose keys are all known, may have written any key.
 HARMLESS = frozenset(
@@ -13,6 +15,9 @@ HARMLESS = frozenset(
     b"slowlog spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof "
     b"watch".split()
 )
+# What of it needs more than being let in.
+HEARS = frozenset((b"subscribe", b"psubscribe", b"ssubscribe", b"client|tracking"))
+SAYS = frozenset((b"publish", b"spublish"))
 # Writes that reach keys of other databases than the client's.
 FAR = frozenset((b"copy", b"move", b"swapdb"))
 
@@ -21,22 +26,29 @@ class Command:
     """One line of the table.
 
     Attributes:
-        readonly, write, admin: what its flags say.
+        write: what its flags say.
         known: whether its places of keys tell all that it writes.
         unsafe: whether it may have written keys that nothing tells.
+        needs: what a client must be allowed to: a sum of MAY_...
     """
 
-    __slots__ = ("_first", "_last", "_specs", "_step", "admin", "known", "readonly", "unsafe",
-                 "write")  # fmt: skip
+    __slots__ = ("_first", "_last", "_specs", "_step", "known", "name", "needs", "unsafe", "write")
 
     def __init__(self, name: bytes, flags: set[bytes], keys: Sequence[int], specs: Any) -> None:
+        self.name = name
         self._first, self._last, self._step = keys
         self._specs = [_search(spec) for spec in specs]
-        self.readonly, self.write = b"readonly" in flags, b"write" in flags
-        self.admin = b"admin" in flags
+        self.write = b"write" in flags
         self.known = bool(self._first) and b"movablekeys" not in flags and name not in FAR
         family = name.partition(b"|")[0]
-        self.unsafe = not (self.readonly or family in HARMLESS or (self.write and self.known))
+        reads, harmless = b"readonly" in flags, family in HARMLESS
+        self.unsafe = not (reads or harmless or (self.write and self.known))
+        self.needs = MAY_CONNECT | (
+            MAY_ADMINISTER if b"admin" in flags
+            else MAY_READ if reads or name in HEARS
+            else 0 if harmless and name not in SAYS
+            else MAY_WRITE
+        )  # fmt: skip
 
     def keys(self, args: list[bytes]) -> list[bytes]:
         """The keys among the arguments, where `known`."""

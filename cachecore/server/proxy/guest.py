@@ -12,12 +12,12 @@ passed on both ways without being looked at, until they leave.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from cachecore._resp_client import MAY_ADMINISTER, MAY_READ, MAY_WRITE, Client, Pending
+from cachecore._resp_client import MAY_READ, MAY_WRITE, Client, Pending
 from cachecore._resp_values import NOTHING, ReplyError
+from cachecore.server.commands.connection import hello_options
 from cachecore.server.proxy.line import Call, Line
 from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read
 from cachecore.server.proxy.role import Role
@@ -25,6 +25,7 @@ from cachecore.server.proxy.tracking import UNFIT, Tracker
 from cachecore.tiers.redis_link import Node, pack
 
 if TYPE_CHECKING:
+    from cachecore.server.proxy.commands import Command
     from cachecore.server.proxy.proxy import Proxy
 
 TUNNELS = frozenset(
@@ -34,7 +35,6 @@ TUNNELS = frozenset(
 TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
 # What a client may begin with, and is answered here while the upstream is away.
 BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
-PATIENCE = 0.002  # seconds between two looks whether the upstream reads on
 REDIRECTS = (b"-MOVED ", b"-ASK ")
 
 
@@ -62,10 +62,14 @@ class Guest:
         """The reply to a command that C did not answer."""
         name = self.client.last_command
         read = READS.get(name)
-        if read is None or self.role.own or self.queue or (self._line and self._line.busy):
+        if (
+            read is None
+            or self.client.private
+            or not self.client.may & MAY_READ
+            or self.queue
+            or (self._line and self._line.busy)
+        ):
             return self._forward(name, args)
-        if not self.role.may & MAY_READ:
-            return _refusal(name)
         if read.least <= len(args) <= read.most:
             keys = args[1:] if read.kind == STRINGS else args[1:2]
             tracker = self.proxy.tracker(self.client.database, keys)
@@ -110,7 +114,8 @@ class Guest:
                     return
             self._fills -= 1
             if value is UNFIT:
-                call = self._call(args[0].lower(), args, pack(tuple(args)))
+                command = self.proxy.table.find(args[0].lower(), args)
+                call = self._call(pack(tuple(args)), command, args)
                 call.pending = pending
                 self._late.append((turn, call))
             else:
@@ -135,37 +140,59 @@ class Guest:
     # --- what goes upstream
 
     def _forward(self, name: bytes, args: list[bytes]) -> Any:
-        client, proxy = self.client, self.proxy
-        if self.role.tunnel:
-            return self._pass_on(client.raw())
-        inner = args[1].lower() if len(args) > 1 else b""
-        if name in BEGINNINGS and not (self.lines or self.role.own) and proxy.is_away(None):
-            return self._begin_alone(name, inner, args)
+        client, proxy, role = self.client, self.proxy, self.role
+        if name == b"reset":
+            return self._reset()
+        raw = client.raw()
+        if proxy.has_users:
+            if name == b"auth":
+                return NotImplemented
+            if name == b"hello" and len(args) > 2:
+                raw = self._without_user(args)
         command = proxy.table.find(name, args)
-        needs = (MAY_READ if command is not None and command.readonly else
-                 MAY_ADMINISTER if command is not None and command.admin else
-                 0 if command is not None and not command.unsafe and not command.write else
-                 MAY_WRITE)  # fmt: skip
-        if needs & ~self.role.may:
-            return _refusal(name)
+        if (MAY_WRITE if command is None else command.needs) & ~client.may:
+            if role.tunnel:  # among whose replies this one has no place
+                client.close("refused")
+            text = name.decode("utf-8", "replace")
+            return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
+        inner = args[1].lower() if len(args) > 1 else b""
+        if name in BEGINNINGS and not (self.lines or client.private) and proxy.is_away(None):
+            return self._begin_alone(name, inner, args)
         if name in TUNNELS or (name == b"client" and inner in TUNNELS_OF_CLIENT):
-            self.role.become_tunnel()
-            return self._pass_on(client.raw())
-        call = self._call(name, args, client.raw())
-        call.after = self.role.after(name, inner, args)
+            role.become(tunnel=True)
+        call = self._call(raw, command, args)
+        if role.tunnel:  # nobody can tell what is a reply to what
+            call.expected = False
+            self.submit(call)
+            return NOTHING
+        call.after = role.after(name, inner, args)
         self._swaps = self._swaps or name == b"swapdb"
         call.swaps = self._swaps and name in {b"swapdb", b"exec"}
-        self.role.hide()
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
-        elif name == b"multi" and proxy.is_cluster and self.role.pinned is None:
+        elif name == b"multi" and proxy.is_cluster and role.pinned is None:
             self._multi_raw = call.raw
             return "OK"
-        if self._line is not None and (self._line.full or len(self.queue) > 1000):
-            return self._alone(call)
         call.pending = client.defer()
         self.submit(call)
         return call.pending
+
+    def _reset(self) -> Pending:
+        """The client becomes a new one when all before has been answered."""
+        if self.proxy.has_users:  # not what it may do, though, which ends here
+            self.client.engine.server.access.begin(self.client)
+        call = Call(b"")
+        call.pending = self.client.defer()
+        self.submit(call)
+        return call.pending
+
+    def _without_user(self, args: list[bytes]) -> bytes:
+        """HELLO as it is for the upstream, when the user is one of ours."""
+        protocol, name, user = hello_options(self.client, args)
+        if user is not None:
+            self.client.engine.server.access.authenticate(self.client, *user)
+        named = () if name is None else (b"SETNAME", name)
+        return pack((b"HELLO", protocol, *named))
 
     def _begin_alone(self, name: bytes, inner: bytes, args: list[bytes]) -> Any:
         """What a client begins with, while there is no upstream; the next connection is told."""
@@ -177,15 +204,15 @@ class Guest:
             return NotImplemented
         return ReplyError(f"ERR upstream {self.proxy.called} unavailable; nothing was done")
 
-    def _call(self, name: bytes, args: list[bytes], raw: bytes) -> Call:
-        call = Call(raw, self.proxy.table.find(name, args))
-        if call.command is not None:
+    def _call(self, raw: bytes, command: Command | None, args: list[bytes]) -> Call:
+        call = Call(raw, command)
+        if command is not None:
             # A read that was forwarded may have seen what the tracker has yet to hear of.
-            seen = name in READS and not (self.role.private or self.role.multi)
-            if call.command.known and (call.command.write or seen):
-                call.drops = call.command.keys(args)
+            seen = command.name in READS and not (self.role.private or self.role.multi)
+            if command.known and (command.write or seen):
+                call.drops = command.keys(args)
             if self.proxy.is_cluster:
-                call.key = call.command.first_key(args)
+                call.key = command.first_key(args)
         self.proxy.forwarded += 1
         return call
 
@@ -196,34 +223,21 @@ class Guest:
         call.key = key
         self.submit(call)
 
-    async def _alone(self, call: Call) -> Any:
-        """Forward a call when those before it have been answered: there is no room for more."""
-        while self.queue or (self._line is not None and self._line.busy):
-            await asyncio.sleep(PATIENCE)
-        if self.client.closed is not None:
-            return NOTHING
-        call.pending = self.loop.create_future()
-        self.submit(call)
-        return await call.pending
-
-    def _pass_on(self, raw: bytes) -> Any:
-        """Send what has no reply that could be told."""
-        call = Call(raw)
-        call.expected = False
-        self.submit(call)
-        if self._line is not None and self._line.full:
-            return self._room()
-        return NOTHING
-
-    async def _room(self) -> Any:
-        while self._line is not None and self._line.full:
-            await asyncio.sleep(PATIENCE)
-        return NOTHING
-
     def submit(self, call: Call) -> None:
         """Send a call in its turn."""
         self.queue.append(call)
         self.pump()
+        self.pace()
+
+    def pace(self) -> None:
+        """Have the client's commands wait while the last one, or the upstream, does."""
+        full = self.queue or (self._line is not None and self._line.full)
+        (self.client.hold if full else self.client.release)()
+
+    def room(self) -> None:
+        """The client has read its replies: more may come."""
+        for line in self.lines.values():
+            line.room()
 
     def pump(self) -> None:
         """Send what may be sent now."""
@@ -234,6 +248,11 @@ class Guest:
             self._late = []
         while self.queue:
             call = self.queue[0]
+            if not call.raw:  # RESET
+                if self._line is not None and self._line.busy:
+                    return
+                self._begin_anew(self.queue.popleft())
+                continue
             line = self._line_for(call)
             if line is None:
                 self.queue.popleft()
@@ -244,6 +263,15 @@ class Guest:
             self._line = line
             line.tunnel = self.role.tunnel and not self.queue
             line.send(call)
+        self.pace()
+
+    def _begin_anew(self, call: Call) -> None:
+        """Leave the connections to the upstream; the next ones are as those of a new client."""
+        self.close()
+        self._line = self._multi_raw = None
+        self.role = Role(self.proxy, self.client)
+        assert call.pending is not None
+        call.pending.resolve("RESET")
 
     def _line_for(self, call: Call) -> Line | None:
         """The connection for a call; None: there cannot be one, and it has been told so."""
@@ -260,7 +288,7 @@ class Guest:
         if node is None or proxy.is_away(node):
             call.fail(f"ERR upstream {node or proxy.called} unavailable: "
                       f"{proxy.why_away(node)}; nothing was done")  # fmt: skip
-            if self.role.own or not call.expected:
+            if self.client.private or not call.expected:
                 self.client.close("upstream")
             return None
         line = self.lines[node] = Line(self, node)
@@ -318,21 +346,16 @@ class Guest:
         self.proxy.lines.discard(line)
         if self._line is line:
             self._line = None
-        if self.client.closed is None and (torn or self.role.own):
+        if self.client.closed is None and (torn or self.client.private):
             self.client.close("upstream", now=torn)
 
     def close(self) -> None:
-        """The client is gone."""
+        """Leave all connections."""
         for line in self.lines.values():
             self.proxy.lines.discard(line)
             line.finish()
         self.lines.clear()
         self.queue.clear()
-
-
-def _refusal(name: bytes) -> ReplyError:
-    text = name.decode("utf-8", "replace")
-    return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
 
 
 def _strings(values: list[Any]) -> list[bytes | None]:

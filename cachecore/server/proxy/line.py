@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cachecore._frames import Frames
-from cachecore._resp_values import NOTHING, ReplyError
+from cachecore._resp_values import ReplyError
 from cachecore.tiers.redis_link import Node, pack
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_UNSENT = 1 << 20  # bytes for either side until the other one waits
 MOST_WHOLE = 16 << 20  # bytes of a reply that is not passed on before it is complete
-LOOK_AGAIN = 0.005  # seconds, while a client does not read
 PUSH, ERROR = ord(">"), ord("-")
 
 After = Callable[[bytes], bytes | None]
@@ -53,17 +52,14 @@ class Call:
         self.key: bytes | None = None
         self.drops: list[bytes] = []
         self.after: After | None = None
-        self.pending: Pending | asyncio.Future[Any] | None = None
+        self.pending: Pending | None = None
         self.parts: list[bytes] = []
         self.begun, self.expected, self.swaps = False, True, False
         self.size = 0  # of the parts
 
     def fail(self, text: str) -> None:
         """Answer with an error."""
-        if isinstance(self.pending, asyncio.Future):
-            if not self.pending.done():
-                self.pending.set_result(ReplyError(text))
-        elif self.pending is not None:
+        if self.pending is not None:
             self.pending.resolve(ReplyError(text))
 
 
@@ -85,7 +81,7 @@ class Line(asyncio.Protocol):
         self._backlog_size = 0
         self._transport: Any = None
         self._kept: list[bytes] | None = None  # what came while nothing may be passed on
-        self._resting = self._streaming = False
+        self._streaming = False
         self._ended: str | None = None  # why; what was kept is yet to be passed on
         self.closed = False
         self._unsaid = 0  # replies that are lacking until commands may be sent
@@ -116,6 +112,7 @@ class Line(asyncio.Protocol):
             self.end(f"upstream {self.node} unavailable: {error or 'no answer'}", sent=False)
             return
         backlog, self._backlog = self._backlog or [], None
+        self.resume_writing()
         self._transport.write(b"".join(backlog))
         if self.closed:
             self._transport.close()
@@ -126,9 +123,11 @@ class Line(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.full = True
+        self.guest.pace()
 
     def resume_writing(self) -> None:
         self.full = False
+        self.guest.pace()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._backlog is not None:
@@ -193,8 +192,10 @@ class Line(asyncio.Protocol):
         except ValueError as error:
             self.end(str(error))
             return
-        if self.guest.client.unsent_bytes > MOST_UNSENT and not self._resting:
-            self._rest()
+        client = self.guest.client
+        if client.unsent_bytes > MOST_UNSENT and not client.starved:
+            client.starved = True
+            self._transport.pause_reading()
 
     def _take_one(self, data: bytes, at: int) -> int:
         """Pass on one reply, or the part of it that is there; the place behind it."""
@@ -242,11 +243,7 @@ class Line(asyncio.Protocol):
         if call.after is not None:
             changed = call.after(piece)
             piece = piece if changed is None else changed
-        if isinstance(call.pending, asyncio.Future):
-            self.guest.client.write(piece)
-            if not call.pending.done():
-                call.pending.set_result(NOTHING)
-        elif call.pending is not None:
+        if call.pending is not None:
             call.pending.resolve_raw(piece)
         if self.guest.queue:
             self.guest.pump()
@@ -269,7 +266,7 @@ class Line(asyncio.Protocol):
         kept, self._kept = self._kept or [], None
         if self.closed:
             return
-        if not self._resting and self._ended is None:
+        if not self.guest.client.starved and self._ended is None:
             self._transport.resume_reading()
         for at, data in enumerate(kept):
             if self._kept is not None:  # it has to wait again
@@ -280,18 +277,7 @@ class Line(asyncio.Protocol):
         if self._ended is not None and self._kept is None:
             self.end(self._ended)
 
-    def _rest(self) -> None:
-        """Read no more until the client has."""
-        self._resting = True
-        self._transport.pause_reading()
-        self.guest.loop.call_later(LOOK_AGAIN, self._look_again)
-
-    def _look_again(self) -> None:
-        if self.closed or self.guest.client.closed is not None:
-            return
-        if self.guest.client.unsent_bytes > MOST_UNSENT / 4:
-            self.guest.loop.call_later(LOOK_AGAIN, self._look_again)
-            return
-        self._resting = False
-        if self._kept is None:
+    def room(self) -> None:
+        """The client has read its replies: more may come."""
+        if self._backlog is None and self._kept is None and not self.closed:
             self._transport.resume_reading()

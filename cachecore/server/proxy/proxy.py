@@ -36,8 +36,8 @@ class Proxy:
     """Answers an engine's clients from its cache and an upstream. Belongs to the loop's thread.
 
     Args:
-        engine: Made with `proxy=True`; its `intercept`, `greet` and `on_close` become the proxy's,
-            which calls those that were there.
+        engine: Made with `proxy=True`; its `intercept`, `on_room`, `greet` and `on_close` become
+            the proxy's, which calls the latter that were there.
         url: Of the upstream, as RedisTier takes it: redis://, rediss://, unix://,
             redis+sentinel://, redis+cluster://. Its user is who reads for all clients that do not
             authenticate, and its database is theirs at first.
@@ -48,6 +48,7 @@ class Proxy:
             upstream cannot be reached.
         max_value: Bytes of a string; longer ones are forwarded, not cached.
         max_fields: Fields of a hash; the same.
+        has_users: Clients authenticate as users of this server, not of the upstream.
         tls_options: `ssl_ca_certs` and the like, as redis-py has them.
     """
 
@@ -61,6 +62,7 @@ class Proxy:
         reply_timeout: float = 30.0,
         max_value: int = 8 << 20,
         max_fields: int = 1000,
+        has_users: bool = False,
         tls_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(url, str):
@@ -71,12 +73,11 @@ class Proxy:
         self.reply_timeout = deadline(reply_timeout, "reply_timeout")
         self.max_value = positive_int(max_value, "max_value")
         self.max_fields = positive_int(max_fields, "max_fields")
+        self.has_users = has_users
         self.loop = asyncio.get_running_loop()
         self.engine, self.cache = engine, engine.cache
         self.is_cluster = isinstance(self._target, Cluster)
         self.table = Table()
-        self.guarded = False
-        """Whether each read must be looked at: something cached may not be true any more."""
         self.lines: set[Line] = set()
         self.trackers: dict[tuple[Node, int], Tracker] = {}
         self.base = 0
@@ -93,6 +94,7 @@ class Proxy:
         self._watching: asyncio.Task[None] | None = None
         self._greet, self._on_close = engine.greet, engine.on_close
         engine.intercept, engine.greet, engine.on_close = self._command, self._came, self._left
+        engine.on_room = lambda client: self._guests[client.id].room()
 
     async def start(self) -> None:
         """Look for the upstream; return when it is connected, or turned out not to be reachable."""
@@ -128,7 +130,7 @@ class Proxy:
             self._on_close(client)
 
     def _command(self, client: Client, args: list[bytes]) -> Any:
-        if not client.may:
+        if not client.may and client.last_command != b"reset":
             return NotImplemented  # it has to say first who it is
         if client.last_command == b"info" and args[1:] == [b"cachecore"]:
             return self.info_text().encode()
@@ -250,11 +252,8 @@ class Proxy:
         """A tracker came up, was lost, or could not be connected."""
         if not tracker.up:
             self.doubt()
-        guarded = any(one.covers and not one.up for one in self.trackers.values())
-        if guarded != self.guarded:
-            self.guarded = guarded
-            for guest in self._guests.values():
-                guest.role.hide()
+        # Something cached may not be true any more: each read must be looked at.
+        self.engine.guarded = any(one.covers and not one.up for one in self.trackers.values())
         if tracker.failure is not None and self.loop.time() - tracker.heard > self.reply_timeout:
             for line in [*self.lines]:
                 silent = self.loop.time() - line.heard
