@@ -150,11 +150,11 @@ class Guest:
             if name == b"hello" and len(args) > 2:
                 raw = self._without_user(args)
         command = proxy.table.find(name, args)
-        if (MAY_WRITE if command is None else command.needs) & ~client.may:
+        refused = bool((MAY_WRITE if command is None else command.needs) & ~client.may)
+        if refused and not role.multi:
             if role.tunnel:  # among whose replies this one has no place
                 client.close("refused")
-            text = name.decode("utf-8", "replace")
-            return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
+            return ReplyError(_refusal(name))
         inner = args[1].lower() if len(args) > 1 else b""
         if name in BEGINNINGS and not (self.lines or client.private) and proxy.is_away(None):
             return self._begin_alone(name, inner, args)
@@ -166,6 +166,9 @@ class Guest:
             self.submit(call)
             return NOTHING
         call.after = role.after(name, inner, args)
+        if refused:  # EXEC must fail, too, as it does after a command that is wrong
+            call.raw = pack((b"GET",))
+            call.after = lambda _: b"-%b\r\n" % _refusal(name).encode()
         self._swaps = self._swaps or name == b"swapdb"
         call.swaps = self._swaps and name in {b"swapdb", b"exec"}
         if self._multi_raw is not None and name != b"multi":
@@ -356,6 +359,11 @@ class Guest:
             line.finish()
         self.lines.clear()
         self.queue.clear()
+
+
+def _refusal(name: bytes) -> str:
+    text = name[:128].decode("utf-8", "backslashreplace")
+    return f"NOPERM this user has no permissions to run the '{text}' command"
 
 
 def _strings(values: list[Any]) -> list[bytes | None]:

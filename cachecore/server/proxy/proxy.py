@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from cachecore._load import Latencies
 from cachecore._resp import Engine
 from cachecore._resp_client import Client
+from cachecore._resp_values import ReplyError
 from cachecore.errors import TierError
 from cachecore.server.proxy.commands import Table
 from cachecore.server.proxy.guest import Guest
@@ -130,8 +131,10 @@ class Proxy:
             self._on_close(client)
 
     def _command(self, client: Client, args: list[bytes]) -> Any:
-        if not client.may and client.last_command != b"reset":
-            return NotImplemented  # it has to say first who it is
+        if not client.may and client.last_command != b"reset":  # it has to say first who it is
+            ours = self.engine.commands.get(client.last_command)
+            open_to_all = ours is not None and not ours.needs
+            return NotImplemented if open_to_all else ReplyError("NOAUTH Authentication required.")
         if client.last_command == b"info" and args[1:] == [b"cachecore"]:
             return self.info_text().encode()
         return self._guests[client.id].command(args)
