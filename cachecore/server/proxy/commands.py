@@ -15,9 +15,24 @@ HARMLESS = frozenset(
     b"slowlog spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof "
     b"watch".split()
 )
+# Writes that say as little as OK or a number, whatever is there, and do the same on any connection.
+SHORT = frozenset(
+    b"append decr decrby del expire expireat hdel hincrby hmset hset hsetnx incr incrby "
+    b"lpush lpushx mset msetnx persist pexpire pexpireat pfadd psetex rpush rpushx sadd set setbit "
+    b"setex setnx setrange srem unlink zadd zrem".split()
+)
 # What of it needs more than being let in.
 HEARS = frozenset((b"subscribe", b"psubscribe", b"ssubscribe", b"client|tracking"))
 SAYS = frozenset((b"publish", b"spublish"))
+# After these a client speaks something else than command and reply.
+TUNNELS = frozenset(
+    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync "
+    b"psync".split()
+)
+TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
+# What a client may begin with, and is answered here while the upstream is away.
+BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
+WAITS = frozenset((b"wait", b"waitaof"))
 # Writes that reach keys of other databases than the client's.
 FAR = frozenset((b"copy", b"move", b"swapdb"))
 
@@ -28,11 +43,14 @@ class Command:
     Attributes:
         write: what its flags say.
         known: whether its places of keys tell all that it writes.
+        plain: whether it is no more than its flags and places of keys tell.
+        short: whether it is one of SHORT.
         unsafe: whether it may have written keys that nothing tells.
         needs: what a client must be allowed to: a sum of MAY_...
     """
 
-    __slots__ = ("_first", "_last", "_specs", "_step", "known", "name", "needs", "unsafe", "write")
+    __slots__ = ("_first", "_last", "_specs", "_step", "known", "name", "needs", "plain", "short",
+                 "unsafe", "write")  # fmt: skip
 
     def __init__(self, name: bytes, flags: set[bytes], keys: Sequence[int], specs: Any) -> None:
         self.name = name
@@ -43,6 +61,8 @@ class Command:
         family = name.partition(b"|")[0]
         reads, harmless = b"readonly" in flags, family in HARMLESS
         self.unsafe = not (reads or harmless or (self.write and self.known))
+        self.plain = self.known and not harmless
+        self.short = self.plain and self.write and name in SHORT
         self.needs = MAY_CONNECT | (
             MAY_ADMINISTER if b"admin" in flags
             else MAY_READ if reads or name in HEARS

@@ -13,13 +13,15 @@ passed on both ways without being looked at, until they leave.
 from __future__ import annotations
 
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from cachecore._resp_client import MAY_READ, MAY_WRITE, Client, Pending
 from cachecore._resp_values import NOTHING, ReplyError
 from cachecore.server.commands.connection import hello_options
+from cachecore.server.proxy.commands import BEGINNINGS, TUNNELS, TUNNELS_OF_CLIENT, WAITS
 from cachecore.server.proxy.line import Call, Line
-from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read
+from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read, strings
 from cachecore.server.proxy.role import Role
 from cachecore.server.proxy.tracking import UNFIT, Tracker
 from cachecore.tiers.redis_link import Node, pack
@@ -28,13 +30,7 @@ if TYPE_CHECKING:
     from cachecore.server.proxy.commands import Command
     from cachecore.server.proxy.proxy import Proxy
 
-TUNNELS = frozenset(
-    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync "
-    b"psync".split()
-)
-TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
-# What a client may begin with, and is answered here while the upstream is away.
-BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
+MOST_SHARED = 16_384  # bytes of a command that is sent where those of others wait behind it
 REDIRECTS = (b"-MOVED ", b"-ASK ")
 
 
@@ -49,7 +45,10 @@ class Guest:
         """Calls that wait for their turn."""
         self.redirects = 0
         """Calls that were sent to another node than the first."""
+        self.under_way = 0
+        """Calls that wait for replies, all of one line but for redirected ones."""
         self._line: Line | None = None  # that was used last
+        self._shared = False  # it has used such a line
         self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
         self._fetched = 0  # reads that had to be, until now
         self._fills = 0  # keys that are being fetched for it
@@ -67,7 +66,7 @@ class Guest:
             or self.client.private
             or not self.client.may & MAY_READ
             or self.queue
-            or (self._line and self._line.busy)
+            or self.under_way
         ):
             return self._forward(name, args)
         if read.least <= len(args) <= read.most:
@@ -89,7 +88,7 @@ class Guest:
             self.proxy.stale_served += not tracker.up
             values = cache.get_many([prefix + key for key in keys])  # these are look-ups, counted
             if read.kind == STRINGS:
-                return _strings(values)
+                return strings(values)
             if isinstance(values[0], dict) == (read.kind == HASH):
                 return read.answer(values[0], args)
         return self._forward(name, args)  # an error is the upstream's too
@@ -135,21 +134,29 @@ class Guest:
             if value is not None and cache.peek(prefix + key) is not value:
                 return None
             together.append(next(fetched) if value is None else value)
-        return _strings(together)
+        return strings(together)
 
     # --- what goes upstream
 
     def _forward(self, name: bytes, args: list[bytes]) -> Any:
+        client = self.client
+        command = self.proxy.table.find(name, args)
+        if command is None or not command.plain or client.private or command.needs & ~client.may:
+            return self._forward_special(name, args, command)
+        call = self._call(client.raw(), command, args)
+        call.pending = client.defer()
+        self.submit(call)
+        return call.pending
+
+    def _forward_special(self, name: bytes, args: list[bytes], command: Command | None) -> Any:
+        """What may change more than keys, or must be refused."""
         client, proxy, role = self.client, self.proxy, self.role
         if name == b"reset":
             return self._reset()
-        raw = client.raw()
-        if proxy.has_users:
-            if name == b"auth":
-                return NotImplemented
-            if name == b"hello" and len(args) > 2:
-                raw = self._without_user(args)
-        command = proxy.table.find(name, args)
+        if name == b"auth" and proxy.has_users:
+            return NotImplemented
+        ours = name == b"hello" and proxy.has_users
+        raw = self._without_user(args) if ours else client.raw()
         refused = bool((MAY_WRITE if command is None else command.needs) & ~client.may)
         if refused and not role.multi:
             if role.tunnel:  # among whose replies this one has no place
@@ -169,14 +176,20 @@ class Guest:
         if refused:  # EXEC must fail, too, as it does after a command that is wrong
             call.raw = pack((b"GET",))
             call.after = lambda _: b"-%b\r\n" % _refusal(name).encode()
+        return self._forward_stateful(name, call)
+
+    def _forward_stateful(self, name: bytes, call: Call) -> Any:
+        """What depends on what the client said before."""
         self._swaps = self._swaps or name == b"swapdb"
         call.swaps = self._swaps and name in {b"swapdb", b"exec"}
+        if name in WAITS and self._shared:  # a write of its own, to wait for what came before
+            self.submit(Call(self, pack((b"PUBLISH", b"cachecore:wait", b""))))
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
-        elif name == b"multi" and proxy.is_cluster and role.pinned is None:
+        elif name == b"multi" and self.proxy.is_cluster and self.role.pinned is None:
             self._multi_raw = call.raw
             return "OK"
-        call.pending = client.defer()
+        call.pending = self.client.defer()
         self.submit(call)
         return call.pending
 
@@ -184,7 +197,7 @@ class Guest:
         """The client becomes a new one when all before has been answered."""
         if self.proxy.has_users:  # not what it may do, though, which ends here
             self.client.engine.server.access.begin(self.client)
-        call = Call(b"")
+        call = Call(self, b"")
         call.pending = self.client.defer()
         self.submit(call)
         return call.pending
@@ -208,7 +221,7 @@ class Guest:
         return ReplyError(f"ERR upstream {self.proxy.called} unavailable; nothing was done")
 
     def _call(self, raw: bytes, command: Command | None, args: list[bytes]) -> Call:
-        call = Call(raw, command)
+        call = Call(self, raw, command)
         if command is not None:
             # A read that was forwarded may have seen what the tracker has yet to hear of.
             seen = command.name in READS and not (self.role.private or self.role.multi)
@@ -216,13 +229,15 @@ class Guest:
                 call.drops = command.keys(args)
             if self.proxy.is_cluster:
                 call.key = command.first_key(args)
+            elif command.short and len(raw) <= MOST_SHARED:
+                call.shared = command.name != b"set" or b"get" not in map(bytes.lower, args[3:])
         self.proxy.forwarded += 1
         return call
 
     def _submit_multi(self, key: bytes | None) -> None:
         """MULTI goes to the node of the command behind it; it has been answered."""
         assert self._multi_raw is not None
-        call, self._multi_raw = Call(self._multi_raw), None
+        call, self._multi_raw = Call(self, self._multi_raw), None
         call.key = key
         self.submit(call)
 
@@ -234,8 +249,13 @@ class Guest:
 
     def pace(self) -> None:
         """Have the client's commands wait while the last one, or the upstream, does."""
-        full = self.queue or (self._line is not None and self._line.full)
-        (self.client.hold if full else self.client.release)()
+        line = self._line
+        if not self.queue and (line is None or not line.full):
+            self.client.release()
+            return
+        self.client.hold()
+        if line is not None:
+            line.waiting.add(self)
 
     def room(self) -> None:
         """The client has read its replies: more may come."""
@@ -247,12 +267,14 @@ class Guest:
         if self._fills or self.client.closed is not None:
             return
         if self._late:  # they come before what waits, in the order of asking
-            self.queue.extendleft(call for _, call in sorted(self._late, key=_turn, reverse=True))
+            self.queue.extendleft(
+                call for _, call in sorted(self._late, key=itemgetter(0), reverse=True)
+            )
             self._late = []
         while self.queue:
             call = self.queue[0]
             if not call.raw:  # RESET
-                if self._line is not None and self._line.busy:
+                if self.under_way:
                     return
                 self._begin_anew(self.queue.popleft())
                 continue
@@ -260,7 +282,7 @@ class Guest:
             if line is None:
                 self.queue.popleft()
                 continue
-            if line is not self._line and self._line is not None and self._line.busy:
+            if line is not self._line and self.under_way:
                 return
             self.queue.popleft()
             self._line = line
@@ -279,6 +301,14 @@ class Guest:
     def _line_for(self, call: Call) -> Line | None:
         """The connection for a call; None: there cannot be one, and it has been told so."""
         proxy = self.proxy
+        if (
+            call.shared
+            and not self.client.private
+            and not (self.under_way and self._line is not None and self._line.owner is self)
+            and (line := proxy.shared_line(self.client))
+        ):
+            self._shared = True
+            return line
         node = self.role.pinned
         if node is None:
             stays = self.role.tunnel or call.key is None
@@ -294,8 +324,12 @@ class Guest:
             if self.client.private or not call.expected:
                 self.client.close("upstream")
             return None
-        line = self.lines[node] = Line(self, node)
-        proxy.lines.add(line)
+        return self._new_line(node)
+
+    def _new_line(self, node: Node) -> Line:
+        said = [*self.proxy.login(node, self.client.database), *self.role.setup()]
+        line = self.lines[node] = Line(self.proxy, node, said, self)
+        self.proxy.lines.add(line)
         return line
 
     # --- what comes back
@@ -326,10 +360,9 @@ class Guest:
             self.proxy.doubt()
         line = self.lines.get(node)
         if line is None:
-            line = self.lines[node] = Line(self, node)
-            self.proxy.lines.add(line)
+            line = self._new_line(node)
         if kind == "ASK":
-            asking = Call(pack(("ASKING",)))
+            asking = Call(self, pack(("ASKING",)))
             line.send(asking)
         self.redirects += 1
         first = call.after
@@ -346,7 +379,6 @@ class Guest:
         """A connection is gone: the client is told, and closed if it was more than a way."""
         if self.lines.get(line.node) is line:
             del self.lines[line.node]
-        self.proxy.lines.discard(line)
         if self._line is line:
             self._line = None
         if self.client.closed is None and (torn or self.client.private):
@@ -359,17 +391,9 @@ class Guest:
             line.finish()
         self.lines.clear()
         self.queue.clear()
+        self.under_way = 0
 
 
 def _refusal(name: bytes) -> str:
     text = name[:128].decode("utf-8", "backslashreplace")
     return f"NOPERM this user has no permissions to run the '{text}' command"
-
-
-def _strings(values: list[Any]) -> list[bytes | None]:
-    """What MGET says: nothing of what is no string."""
-    return [value if isinstance(value, bytes) else None for value in values]
-
-
-def _turn(late: tuple[int, Call]) -> int:
-    return late[0]

@@ -21,7 +21,7 @@ from cachecore.server.proxy.guest import Guest
 from cachecore.server.proxy.line import Line
 from cachecore.server.proxy.tracking import Tracker
 from cachecore.settings import deadline, positive_int
-from cachecore.tiers.redis_link import Helpers, Node
+from cachecore.tiers.redis_link import Helpers, Node, pack
 from cachecore.tiers.redis_pool import Connections
 from cachecore.tiers.redis_route import SLOTS, Cluster, Route, slot_of
 from cachecore.tiers.redis_target import read_target
@@ -80,6 +80,7 @@ class Proxy:
         self.is_cluster = isinstance(self._target, Cluster)
         self.table = Table()
         self.lines: set[Line] = set()
+        self._shared: dict[tuple[Node, int, int], Line] = {}
         self.trackers: dict[tuple[Node, int], Tracker] = {}
         self.base = 0
         self.credentials: tuple[str, ...] = ()
@@ -227,14 +228,28 @@ class Proxy:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return protocol
 
-    def login(self, node: Node, database: int) -> list[tuple[Any, ...]]:
+    def login(self, node: Node, database: int) -> list[bytes]:
         """What is said first on a connection."""
-        said: list[tuple[Any, ...]] = []
-        if words := _credentials(node):
-            said.append(("AUTH", *words))
-        if database:
-            said.append(("SELECT", database))
-        return said
+        words = _credentials(node)
+        said = [pack(("AUTH", *words))] if words else []
+        return [*said, pack(("SELECT", database))] if database else said
+
+    def shared_line(self, client: Client) -> Line | None:
+        """The connection for short writes of such clients; None: the upstream is away."""
+        node, database, protocol = self.node_of(None), client.database, client.protocol
+        if node is None or self.is_away(node):
+            return None
+        line = self._shared.get((node, database, protocol))
+        if line is None:
+            said = self.login(node, database) + [pack(("HELLO", 3))] * (protocol == 3)
+            line = self._shared[node, database, protocol] = Line(self, node, said, None)
+            self.lines.add(line)
+        return line
+
+    def line_ended(self, line: Line) -> None:
+        """A connection is gone."""
+        self.lines.discard(line)
+        self._shared = {place: one for place, one in self._shared.items() if one is not line}
 
     # --- what is tracked
 
@@ -260,7 +275,7 @@ class Proxy:
         if tracker.failure is not None and self.loop.time() - tracker.heard > self.reply_timeout:
             for line in [*self.lines]:
                 silent = self.loop.time() - line.heard
-                if line.node == tracker.node and line.busy and silent > self.reply_timeout:
+                if line.node == tracker.node and line.expected and silent > self.reply_timeout:
                     line.end(f"upstream {line.node} does not answer")
 
     def is_away(self, node: Node | None) -> bool:
