@@ -38,15 +38,12 @@ class Guest:
     """The proxy's side of one client."""
 
     def __init__(self, proxy: Proxy, client: Client) -> None:
-        self.proxy, self.client, self.loop = proxy, client, proxy.loop
+        self.proxy, self.client = proxy, client
         self.role = Role(proxy, client)
         self.lines: dict[Node, Line] = {}
-        self.queue: deque[Call] = deque()
-        """Calls that wait for their turn."""
-        self.redirects = 0
-        """Calls that were sent to another node than the first."""
-        self.under_way = 0
-        """Calls that wait for replies, all of one line but for redirected ones."""
+        self.queue: deque[Call] = deque()  # calls that wait for their turn
+        self.redirects = 0  # calls that were sent to another node than the first
+        self.under_way = 0  # calls that wait for replies, of one line but for redirected ones
         self._line: Line | None = None  # that was used last
         self._shared = False  # it has used such a line
         self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
@@ -183,7 +180,11 @@ class Guest:
         self._swaps = self._swaps or name == b"swapdb"
         call.swaps = self._swaps and name in {b"swapdb", b"exec"}
         if name in WAITS and self._shared:  # a write of its own, to wait for what came before
-            self.submit(Call(self, pack((b"PUBLISH", b"cachecore:wait", b""))))
+            failed: list[bytes] = []
+            write = Call(self, pack((b"PUBLISH", b"cachecore:wait", b"")))
+            write.after = lambda reply: failed.append(reply) if reply[:1] == b"-" else None
+            call.after = lambda _: failed[0] if failed else None
+            self.submit(write)
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
         elif name == b"multi" and self.proxy.is_cluster and self.role.pinned is None:

@@ -138,5 +138,14 @@ def test_wait_waits_for_what_was_written_there(
             assert pipe.execute() == [True, 0]
             replica.send(signal.SIGCONT)
             assert some.wait(1, 5000) == 1
+        with client(upstream.port) as behind, proxy.client() as late:
+            late.set("k", 4)
+            behind.acl_setuser("default", commands=["-publish"])
+            with pytest.raises(
+                redis.exceptions.NoPermissionError
+            ):  # nobody knows, so nothing is claimed
+                late.wait(1, 5000)
+            behind.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"],
+                               categories=["+@all"])  # fmt: skip
     finally:
         replica.kill()
