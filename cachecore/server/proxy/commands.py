@@ -133,3 +133,9 @@ class Table:
             inner = self._commands.get(name + b"|" + args[1].lower())
             return inner or self._commands[name]
         return self._commands.get(name)
+
+
+def refusal(name: bytes) -> str:
+    """What a client is told that may not use a command."""
+    text = name[:128].decode("utf-8", "backslashreplace")
+    return f"NOPERM this user has no permissions to run the '{text}' command"

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 from cachecore._resp_client import MAY_READ, MAY_WRITE, Client, Pending
 from cachecore._resp_values import NOTHING, ReplyError
 from cachecore.server.commands.connection import hello_options
-from cachecore.server.proxy.commands import BEGINNINGS, TUNNELS, TUNNELS_OF_CLIENT, WAITS
+from cachecore.server.proxy.commands import (
+    BEGINNINGS,
+    TUNNELS,
+    TUNNELS_OF_CLIENT,
+    WAITS,
+    refusal,
+)
 from cachecore.server.proxy.line import Call, Line
 from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read, strings
 from cachecore.server.proxy.role import Role
@@ -58,13 +64,8 @@ class Guest:
         """The reply to a command that C did not answer."""
         name = self.client.last_command
         read = READS.get(name)
-        if (
-            read is None
-            or self.client.private
-            or not self.client.may & MAY_READ
-            or self.queue
-            or self.under_way
-        ):
+        busy = self.queue or self.under_way
+        if read is None or busy or self.client.private or not self.client.may & MAY_READ:
             return self._forward(name, args)
         if read.least <= len(args) <= read.most:
             keys = args[1:] if read.kind == STRINGS else args[1:2]
@@ -125,13 +126,11 @@ class Guest:
 
     def _whole(self, keys: list[bytes], values: list[Any], found: list[Any]) -> Any:
         """The strings of all keys, as of one moment; None if those that were here have changed."""
-        cache, prefix, fetched = self.proxy.cache, self.client.prefix, iter(found)
-        together = []
-        for key, value in zip(keys, values, strict=True):
-            if value is not None and cache.peek(prefix + key) is not value:
-                return None
-            together.append(next(fetched) if value is None else value)
-        return strings(together)
+        peek, prefix, fetched = self.proxy.cache.peek, self.client.prefix, iter(found)
+        had = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+        if any(peek(prefix + key) is not value for key, value in had):
+            return None
+        return strings([next(fetched) if value is None else value for value in values])
 
     # --- what goes upstream
 
@@ -158,7 +157,7 @@ class Guest:
         if refused and not role.multi:
             if role.tunnel:  # among whose replies this one has no place
                 client.close("refused")
-            return ReplyError(_refusal(name))
+            return ReplyError(refusal(name))
         inner = args[1].lower() if len(args) > 1 else b""
         if name in BEGINNINGS and not (self.lines or client.private) and proxy.is_away(None):
             return self._begin_alone(name, inner, args)
@@ -172,19 +171,15 @@ class Guest:
         call.after = role.after(name, inner, args)
         if refused:  # EXEC must fail, too, as it does after a command that is wrong
             call.raw = pack((b"GET",))
-            call.after = lambda _: b"-%b\r\n" % _refusal(name).encode()
+            call.after = lambda _: b"-%b\r\n" % refusal(name).encode()
         return self._forward_stateful(name, call)
 
     def _forward_stateful(self, name: bytes, call: Call) -> Any:
         """What depends on what the client said before."""
         self._swaps = self._swaps or name == b"swapdb"
         call.swaps = self._swaps and name in {b"swapdb", b"exec"}
-        if name in WAITS and self._shared:  # a write of its own, to wait for what came before
-            failed: list[bytes] = []
-            write = Call(self, pack((b"PUBLISH", b"cachecore:wait", b"")))
-            write.after = lambda reply: failed.append(reply) if reply[:1] == b"-" else None
-            call.after = lambda _: failed[0] if failed else None
-            self.submit(write)
+        if name in WAITS and self._shared and not self.role.multi:
+            self._submit_write(call)
         if self._multi_raw is not None and name != b"multi":
             self._submit_multi(call.key)
         elif name == b"multi" and self.proxy.is_cluster and self.role.pinned is None:
@@ -217,7 +212,7 @@ class Guest:
             if (after := self.role.change_client(inner, args)) is not None and len(args) in (3, 4):
                 after(b"+OK\r\n")
                 return "OK"
-        elif b"auth" not in map(bytes.lower, args[2:]):
+        elif self.proxy.has_users or b"auth" not in map(bytes.lower, args[2:]):
             return NotImplemented
         return ReplyError(f"ERR upstream {self.proxy.called} unavailable; nothing was done")
 
@@ -234,6 +229,14 @@ class Guest:
                 call.shared = command.name != b"set" or b"get" not in map(bytes.lower, args[3:])
         self.proxy.forwarded += 1
         return call
+
+    def _submit_write(self, wait: Call) -> None:
+        """A write of the client's own, so that WAIT waits for those before it; or else fails."""
+        failed: list[bytes] = []
+        write = Call(self, pack((b"PUBLISH", b"cachecore:wait", b"")))
+        write.after = lambda reply: failed.append(reply) if reply[:1] == b"-" else None
+        wait.after = lambda _: failed[0] if failed else None
+        self.submit(write)
 
     def _submit_multi(self, key: bytes | None) -> None:
         """MULTI goes to the node of the command behind it; it has been answered."""
@@ -393,8 +396,3 @@ class Guest:
         self.lines.clear()
         self.queue.clear()
         self.under_way = 0
-
-
-def _refusal(name: bytes) -> str:
-    text = name[:128].decode("utf-8", "backslashreplace")
-    return f"NOPERM this user has no permissions to run the '{text}' command"

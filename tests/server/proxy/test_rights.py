@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cachecore import __version__
 from cachecore.tiers.testing import eventually
 from server.hosts import Host, Wire
 from server.proxy.proxies import client
@@ -166,5 +167,20 @@ def test_without_users_of_its_own_they_are_the_upstreams(tmp_path: Path, upstrea
             assert wire.ask("GET", "k") == b"v"
             assert wire.ask("SET", "k", "w") == "OK"
             eventually(lambda: wire.ask("GET", "k") == b"w")
+    finally:
+        host.kill()
+
+
+def test_our_users_come_in_while_the_upstream_is_away(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host", password="secret", upstream="redis://127.0.0.1:1")
+    try:
+        with host.wire() as wire:
+            assert wire.ask("HELLO", "3", "AUTH", "default", "secret")[b"proto"] == 3
+            assert wire.ask("HELLO", "2", "AUTH", "default", "wrong").startswith("WRONGPASS")
+            assert wire.ask("HELLO", "2", "AUTH", "default", "secret")[-2:] == [
+                b"cachecore",
+                __version__.encode(),
+            ]
+            assert "unavailable" in wire.ask("GET", "k")
     finally:
         host.kill()

@@ -136,6 +136,7 @@ def test_wait_waits_for_what_was_written_there(
             pipe = some.pipeline(transaction=False)
             pipe.set("k", 3).wait(1, 200)
             assert pipe.execute() == [True, 0]
+            assert some.pipeline().wait(1, 200).get("k").execute() == [0, b"3"]
             replica.send(signal.SIGCONT)
             assert some.wait(1, 5000) == 1
         with client(upstream.port) as behind, proxy.client() as late:
