@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,12 @@ SERVE = """
 import sys
 from cachecore.server.service import run
 from cachecore.server.settings import Settings
-run(Settings(memory_limit="2GB", port=int(sys.argv[1])))
+upstream = sys.argv[2] if len(sys.argv) > 2 else None
+run(Settings(memory_limit="2GB", port=int(sys.argv[1]), upstream=upstream))
 """
 CLIENTS = 50
 KEYS = 10_000  # that requests are for, at random
+WARM_UP = ["-t", "get", "-P", "16", "-r", str(KEYS)]
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,22 @@ class Effort:
     seconds: float
 
 
+Start = Callable[[], AbstractContextManager[Server]]
 FULL, QUICK = Effort(15, 1.5), Effort(5, 0.7)
 
 
 def our_server() -> AbstractContextManager[Server]:
     """Run cachecore's server."""
     return running([sys.executable, "-c", SERVE, "{port}"])
+
+
+@contextmanager
+def our_proxy() -> Iterator[Server]:
+    """Run it in front of a Redis."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(redis_server())
+        command = [sys.executable, "-c", SERVE, "{port}", upstream.url]
+        yield stack.enter_context(running(command))
 
 
 class Contender:
@@ -98,20 +111,15 @@ class Contender:
 
 
 def compare(
-    measure: str,
-    effort: Effort,
-    size: int,
-    arguments: Sequence[str],
-    bar: float,
-    goal: float | None = None,
+    line: Line, effort: Effort, size: int, arguments: Sequence[str], start: tuple[Start, Start]
 ) -> list[Line]:
-    """Play the rounds of one measure."""
+    """Play the rounds of one measure, of which `line` says all but the outcome."""
     order = random.Random(1)
     with ExitStack() as stack:
-        ours = Contender(stack.enter_context(our_server()))
-        theirs = Contender(stack.enter_context(redis_server()))
+        ours, theirs = (Contender(stack.enter_context(one())) for one in start)
         for each in (ours, theirs):
             each.fill(KEYS, size)
+            each.turn(10 * KEYS, WARM_UP, counted=False)  # a proxy has the keys then
         rate = theirs.turn(2000, arguments, counted=False)
         requests = max(2000, int(rate * effort.seconds))
         for _ in range(effort.rounds):
@@ -122,9 +130,7 @@ def compare(
     low, median, high = np.percentile(np.divide(ours.rates, theirs.rates), (25, 50, 75))
     detail = f"{medians[0]:.0f} / {medians[1]:.0f} thousand a second; "
     detail += f"{costs[0]:.2f} / {costs[1]:.2f} us of the server, {costs[1] / costs[0]:.2f} x"
-    return [
-        Line(measure, "redis-server", float(median), bar, goal, True, (low, high), detail=detail)
-    ]
+    return [replace(line, value=float(median), spread=(low, high), detail=detail)]
 
 
 def memory(effort: Effort, size: int = 64, keys: int = 1_000_000) -> list[Line]:
@@ -144,13 +150,22 @@ def memory(effort: Effort, size: int = 64, keys: int = 1_000_000) -> list[Line]:
 
 
 def row(
-    measure: str, size: int, arguments: str, bar: float, goal: float | None = None
+    measure: str,
+    size: int,
+    arguments: str,
+    bar: float | None,
+    goal: float | None = None,
+    *,
+    ours: Start = our_server,
+    theirs: Start = redis_server,
+    against: str = "redis-server",
 ) -> Callable[[Effort], list[Line]]:
     """Make a function of a measure."""
     words = [*arguments.split(), "-r", str(KEYS), "-d", str(size)]
     if "MGET" in words:
         words = [*words[-4:], "MGET", *["key:__rand_int__"] * 100]
-    return lambda effort: compare(measure, effort, size, words, bar, goal)
+    line = Line(measure, against, math.nan, bar, goal, at_least=True)
+    return lambda effort: compare(line, effort, size, words, (ours, theirs))
 
 
 ROWS: dict[str, Callable[[Effort], list[Line]]] = {
@@ -161,6 +176,16 @@ ROWS: dict[str, Callable[[Effort], list[Line]]] = {
     "set 64": row("SET 64 B", 64, "-t set", 0.95),
     "set 4096": row("SET 4 KB", 4096, "-t set", 0.95),
     "mget": row("MGET of 100, 64 B", 64, "MGET", 1.0),
+    "proxy get 64": row(
+        "proxy, hot GET 64 B",
+        64,
+        "-t get",
+        0.95,
+        ours=our_proxy,
+        theirs=our_server,
+        against="our server",
+    ),
+    "proxy set 64": row("proxy, SET 64 B, forwarded", 64, "-t set", None, ours=our_proxy),
     "memory": memory,
 }
 

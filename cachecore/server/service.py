@@ -270,6 +270,7 @@ def _proxy_of(engine: Engine, settings: Settings) -> Proxy:
         settings.upstream.reveal(),
         max_stale=settings.max_stale,
         timeout=settings.upstream_timeout,
+        has_users=settings.password is not None or settings.users_file is not None,
     )
 
 

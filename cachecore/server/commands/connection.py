@@ -52,21 +52,7 @@ def auth(client: Client, args: list[bytes]) -> str:
 @TABLE.command("hello", -1, flags="noscript loading stale fast no_auth", open=True)
 def hello(client: Client, args: list[bytes]) -> dict[bytes, Any]:
     """HELLO [protover [AUTH username password] [SETNAME clientname]]."""
-    protocol, name, user = client.protocol, None, None
-    if len(args) > 1:
-        protocol = integer(args[1], "ERR Protocol version is not an integer or out of range")
-        if protocol not in (2, 3):
-            raise ReplyError("NOPROTO unsupported protocol version")
-    rest = args[2:]
-    while rest:
-        option = rest.pop(0)
-        if option.lower() == b"auth" and len(rest) >= 2:
-            user = rest.pop(0), rest.pop(0)
-        elif option.lower() == b"setname" and rest:
-            name = checked_name(rest.pop(0))
-        else:
-            shown = option[:128].decode("utf-8", "backslashreplace")
-            raise ReplyError(f"ERR Syntax error in HELLO option '{shown}'")
+    protocol, name, user = hello_options(client, args)
     if user is not None:
         client.engine.server.access.authenticate(client, *user)
     if not client.may:
@@ -106,6 +92,28 @@ def quit_(client: Client, args: list[bytes]) -> str:
     """QUIT."""
     client.close("quit")
     return "OK"
+
+
+def hello_options(
+    client: Client, args: list[bytes]
+) -> tuple[int, bytes | None, tuple[bytes, bytes] | None]:
+    """The protocol, the connection's name and the user with password that HELLO asks for."""
+    protocol, name, user = client.protocol, None, None
+    if len(args) > 1:
+        protocol = integer(args[1], "ERR Protocol version is not an integer or out of range")
+        if protocol not in (2, 3):
+            raise ReplyError("NOPROTO unsupported protocol version")
+    rest = args[2:]
+    while rest:
+        option = rest.pop(0)
+        if option.lower() == b"auth" and len(rest) >= 2:
+            user = rest.pop(0), rest.pop(0)
+        elif option.lower() == b"setname" and rest:
+            name = checked_name(rest.pop(0))
+        else:
+            shown = option[:128].decode("utf-8", "backslashreplace")
+            raise ReplyError(f"ERR Syntax error in HELLO option '{shown}'")
+    return protocol, name, user
 
 
 def checked_name(name: bytes) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cachecore._resp_client import MAY_ADMINISTER, MAY_CONNECT, MAY_READ, MAY_WRITE
+
 # Commands that change no data, though their flags do not say so. What is neither here, nor
 # read-only, nor a write whose keys are all known, may have written any key.
 HARMLESS = frozenset(
@@ -13,6 +15,24 @@ HARMLESS = frozenset(
     b"slowlog spublish ssubscribe subscribe sunsubscribe time unsubscribe unwatch wait waitaof "
     b"watch".split()
 )
+# Writes that say as little as OK or a number, whatever is there, and do the same on any connection.
+SHORT = frozenset(
+    b"append decr decrby del expire expireat hdel hincrby hmset hset hsetnx incr incrby "
+    b"lpush lpushx mset msetnx persist pexpire pexpireat pfadd psetex rpush rpushx sadd set setbit "
+    b"setex setnx setrange srem unlink zadd zrem".split()
+)
+# What of it needs more than being let in.
+HEARS = frozenset((b"subscribe", b"psubscribe", b"ssubscribe", b"client|tracking"))
+SAYS = frozenset((b"publish", b"spublish"))
+# After these a client speaks something else than command and reply.
+TUNNELS = frozenset(
+    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync "
+    b"psync".split()
+)
+TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
+# What a client may begin with, and is answered here while the upstream is away.
+BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
+WAITS = frozenset((b"wait", b"waitaof"))
 # Writes that reach keys of other databases than the client's.
 FAR = frozenset((b"copy", b"move", b"swapdb"))
 
@@ -21,22 +41,34 @@ class Command:
     """One line of the table.
 
     Attributes:
-        readonly, write, admin: what its flags say.
+        write: what its flags say.
         known: whether its places of keys tell all that it writes.
+        plain: whether it is no more than its flags and places of keys tell.
+        short: whether it is one of SHORT.
         unsafe: whether it may have written keys that nothing tells.
+        needs: what a client must be allowed to: a sum of MAY_...
     """
 
-    __slots__ = ("_first", "_last", "_specs", "_step", "admin", "known", "readonly", "unsafe",
-                 "write")  # fmt: skip
+    __slots__ = ("_first", "_last", "_specs", "_step", "known", "name", "needs", "plain", "short",
+                 "unsafe", "write")  # fmt: skip
 
     def __init__(self, name: bytes, flags: set[bytes], keys: Sequence[int], specs: Any) -> None:
+        self.name = name
         self._first, self._last, self._step = keys
         self._specs = [_search(spec) for spec in specs]
-        self.readonly, self.write = b"readonly" in flags, b"write" in flags
-        self.admin = b"admin" in flags
+        self.write = b"write" in flags
         self.known = bool(self._first) and b"movablekeys" not in flags and name not in FAR
         family = name.partition(b"|")[0]
-        self.unsafe = not (self.readonly or family in HARMLESS or (self.write and self.known))
+        reads, harmless = b"readonly" in flags, family in HARMLESS
+        self.unsafe = not (reads or harmless or (self.write and self.known))
+        self.plain = self.known and not harmless
+        self.short = self.plain and self.write and name in SHORT
+        self.needs = MAY_CONNECT | (
+            MAY_ADMINISTER if b"admin" in flags
+            else MAY_READ if reads or name in HEARS
+            else 0 if name == b"exec" or (harmless and name not in SAYS)
+            else MAY_WRITE
+        )  # fmt: skip
 
     def keys(self, args: list[bytes]) -> list[bytes]:
         """The keys among the arguments, where `known`."""
@@ -101,3 +133,9 @@ class Table:
             inner = self._commands.get(name + b"|" + args[1].lower())
             return inner or self._commands[name]
         return self._commands.get(name)
+
+
+def refusal(name: bytes) -> str:
+    """What a client is told that may not use a command."""
+    text = name[:128].decode("utf-8", "backslashreplace")
+    return f"NOPERM this user has no permissions to run the '{text}' command"

@@ -12,29 +12,31 @@ passed on both ways without being looked at, until they leave.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from cachecore._resp_client import MAY_ADMINISTER, MAY_READ, MAY_WRITE, Client, Pending
+from cachecore._resp_client import MAY_READ, MAY_WRITE, Client, Pending
 from cachecore._resp_values import NOTHING, ReplyError
+from cachecore.server.commands.connection import hello_options
+from cachecore.server.proxy.commands import (
+    BEGINNINGS,
+    TUNNELS,
+    TUNNELS_OF_CLIENT,
+    WAITS,
+    refusal,
+)
 from cachecore.server.proxy.line import Call, Line
-from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read
+from cachecore.server.proxy.reads import HASH, READS, STRINGS, Read, strings
 from cachecore.server.proxy.role import Role
 from cachecore.server.proxy.tracking import UNFIT, Tracker
 from cachecore.tiers.redis_link import Node, pack
 
 if TYPE_CHECKING:
+    from cachecore.server.proxy.commands import Command
     from cachecore.server.proxy.proxy import Proxy
 
-TUNNELS = frozenset(
-    b"subscribe psubscribe ssubscribe unsubscribe punsubscribe sunsubscribe monitor sync "
-    b"psync".split()
-)
-TUNNELS_OF_CLIENT = frozenset((b"reply", b"tracking", b"caching"))
-# What a client may begin with, and is answered here while the upstream is away.
-BEGINNINGS = frozenset((b"hello", b"select", b"client", b"ping", b"echo", b"quit"))
-PATIENCE = 0.002  # seconds between two looks whether the upstream reads on
+MOST_SHARED = 16_384  # bytes of a command that is sent where those of others wait behind it
 REDIRECTS = (b"-MOVED ", b"-ASK ")
 
 
@@ -42,14 +44,14 @@ class Guest:
     """The proxy's side of one client."""
 
     def __init__(self, proxy: Proxy, client: Client) -> None:
-        self.proxy, self.client, self.loop = proxy, client, proxy.loop
+        self.proxy, self.client = proxy, client
         self.role = Role(proxy, client)
         self.lines: dict[Node, Line] = {}
-        self.queue: deque[Call] = deque()
-        """Calls that wait for their turn."""
-        self.redirects = 0
-        """Calls that were sent to another node than the first."""
+        self.queue: deque[Call] = deque()  # calls that wait for their turn
+        self.redirects = 0  # calls that were sent to another node than the first
+        self.under_way = 0  # calls that wait for replies, of one line but for redirected ones
         self._line: Line | None = None  # that was used last
+        self._shared = False  # it has used such a line
         self._late: list[tuple[int, Call]] = []  # reads that turned out not to be cacheable
         self._fetched = 0  # reads that had to be, until now
         self._fills = 0  # keys that are being fetched for it
@@ -62,10 +64,9 @@ class Guest:
         """The reply to a command that C did not answer."""
         name = self.client.last_command
         read = READS.get(name)
-        if read is None or self.role.own or self.queue or (self._line and self._line.busy):
+        busy = self.queue or self.under_way
+        if read is None or busy or self.client.private or not self.client.may & MAY_READ:
             return self._forward(name, args)
-        if not self.role.may & MAY_READ:
-            return _refusal(name)
         if read.least <= len(args) <= read.most:
             keys = args[1:] if read.kind == STRINGS else args[1:2]
             tracker = self.proxy.tracker(self.client.database, keys)
@@ -85,7 +86,7 @@ class Guest:
             self.proxy.stale_served += not tracker.up
             values = cache.get_many([prefix + key for key in keys])  # these are look-ups, counted
             if read.kind == STRINGS:
-                return _strings(values)
+                return strings(values)
             if isinstance(values[0], dict) == (read.kind == HASH):
                 return read.answer(values[0], args)
         return self._forward(name, args)  # an error is the upstream's too
@@ -110,7 +111,8 @@ class Guest:
                     return
             self._fills -= 1
             if value is UNFIT:
-                call = self._call(args[0].lower(), args, pack(tuple(args)))
+                command = self.proxy.table.find(args[0].lower(), args)
+                call = self._call(pack(tuple(args)), command, args)
                 call.pending = pending
                 self._late.append((turn, call))
             else:
@@ -124,48 +126,85 @@ class Guest:
 
     def _whole(self, keys: list[bytes], values: list[Any], found: list[Any]) -> Any:
         """The strings of all keys, as of one moment; None if those that were here have changed."""
-        cache, prefix, fetched = self.proxy.cache, self.client.prefix, iter(found)
-        together = []
-        for key, value in zip(keys, values, strict=True):
-            if value is not None and cache.peek(prefix + key) is not value:
-                return None
-            together.append(next(fetched) if value is None else value)
-        return _strings(together)
+        peek, prefix, fetched = self.proxy.cache.peek, self.client.prefix, iter(found)
+        had = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+        if any(peek(prefix + key) is not value for key, value in had):
+            return None
+        return strings([next(fetched) if value is None else value for value in values])
 
     # --- what goes upstream
 
     def _forward(self, name: bytes, args: list[bytes]) -> Any:
-        client, proxy = self.client, self.proxy
-        if self.role.tunnel:
-            return self._pass_on(client.raw())
-        inner = args[1].lower() if len(args) > 1 else b""
-        if name in BEGINNINGS and not (self.lines or self.role.own) and proxy.is_away(None):
-            return self._begin_alone(name, inner, args)
-        command = proxy.table.find(name, args)
-        needs = (MAY_READ if command is not None and command.readonly else
-                 MAY_ADMINISTER if command is not None and command.admin else
-                 0 if command is not None and not command.unsafe and not command.write else
-                 MAY_WRITE)  # fmt: skip
-        if needs & ~self.role.may:
-            return _refusal(name)
-        if name in TUNNELS or (name == b"client" and inner in TUNNELS_OF_CLIENT):
-            self.role.become_tunnel()
-            return self._pass_on(client.raw())
-        call = self._call(name, args, client.raw())
-        call.after = self.role.after(name, inner, args)
-        self._swaps = self._swaps or name == b"swapdb"
-        call.swaps = self._swaps and name in {b"swapdb", b"exec"}
-        self.role.hide()
-        if self._multi_raw is not None and name != b"multi":
-            self._submit_multi(call.key)
-        elif name == b"multi" and proxy.is_cluster and self.role.pinned is None:
-            self._multi_raw = call.raw
-            return "OK"
-        if self._line is not None and (self._line.full or len(self.queue) > 1000):
-            return self._alone(call)
+        client = self.client
+        command = self.proxy.table.find(name, args)
+        if command is None or not command.plain or client.private or command.needs & ~client.may:
+            return self._forward_special(name, args, command)
+        call = self._call(client.raw(), command, args)
         call.pending = client.defer()
         self.submit(call)
         return call.pending
+
+    def _forward_special(self, name: bytes, args: list[bytes], command: Command | None) -> Any:
+        """What may change more than keys, or must be refused."""
+        client, proxy, role = self.client, self.proxy, self.role
+        if name == b"reset":
+            return self._reset()
+        if name == b"auth" and proxy.has_users:
+            return NotImplemented
+        ours = name == b"hello" and proxy.has_users
+        raw = self._without_user(args) if ours else client.raw()
+        refused = bool((MAY_WRITE if command is None else command.needs) & ~client.may)
+        if refused and not role.multi:
+            if role.tunnel:  # among whose replies this one has no place
+                client.close("refused")
+            return ReplyError(refusal(name))
+        inner = args[1].lower() if len(args) > 1 else b""
+        if name in BEGINNINGS and not (self.lines or client.private) and proxy.is_away(None):
+            return self._begin_alone(name, inner, args)
+        if name in TUNNELS or (name == b"client" and inner in TUNNELS_OF_CLIENT):
+            role.become(tunnel=True)
+        call = self._call(raw, command, args)
+        if role.tunnel:  # nobody can tell what is a reply to what
+            call.expected = False
+            self.submit(call)
+            return NOTHING
+        call.after = role.after(name, inner, args)
+        if refused:  # EXEC must fail, too, as it does after a command that is wrong
+            call.raw = pack((b"GET",))
+            call.after = lambda _: b"-%b\r\n" % refusal(name).encode()
+        return self._forward_stateful(name, call)
+
+    def _forward_stateful(self, name: bytes, call: Call) -> Any:
+        """What depends on what the client said before."""
+        self._swaps = self._swaps or name == b"swapdb"
+        call.swaps = self._swaps and name in {b"swapdb", b"exec"}
+        if name in WAITS and self._shared and not self.role.multi:
+            self._submit_write(call)
+        if self._multi_raw is not None and name != b"multi":
+            self._submit_multi(call.key)
+        elif name == b"multi" and self.proxy.is_cluster and self.role.pinned is None:
+            self._multi_raw = call.raw
+            return "OK"
+        call.pending = self.client.defer()
+        self.submit(call)
+        return call.pending
+
+    def _reset(self) -> Pending:
+        """The client becomes a new one when all before has been answered."""
+        if self.proxy.has_users:  # not what it may do, though, which ends here
+            self.client.engine.server.access.begin(self.client)
+        call = Call(self, b"")
+        call.pending = self.client.defer()
+        self.submit(call)
+        return call.pending
+
+    def _without_user(self, args: list[bytes]) -> bytes:
+        """HELLO as it is for the upstream, when the user is one of ours."""
+        protocol, name, user = hello_options(self.client, args)
+        if user is not None:
+            self.client.engine.server.access.authenticate(self.client, *user)
+        named = () if name is None else (b"SETNAME", name)
+        return pack((b"HELLO", protocol, *named))
 
     def _begin_alone(self, name: bytes, inner: bytes, args: list[bytes]) -> Any:
         """What a client begins with, while there is no upstream; the next connection is told."""
@@ -173,81 +212,107 @@ class Guest:
             if (after := self.role.change_client(inner, args)) is not None and len(args) in (3, 4):
                 after(b"+OK\r\n")
                 return "OK"
-        elif b"auth" not in map(bytes.lower, args[2:]):
+        elif self.proxy.has_users or b"auth" not in map(bytes.lower, args[2:]):
             return NotImplemented
         return ReplyError(f"ERR upstream {self.proxy.called} unavailable; nothing was done")
 
-    def _call(self, name: bytes, args: list[bytes], raw: bytes) -> Call:
-        call = Call(raw, self.proxy.table.find(name, args))
-        if call.command is not None:
+    def _call(self, raw: bytes, command: Command | None, args: list[bytes]) -> Call:
+        call = Call(self, raw, command)
+        if command is not None:
             # A read that was forwarded may have seen what the tracker has yet to hear of.
-            seen = name in READS and not (self.role.private or self.role.multi)
-            if call.command.known and (call.command.write or seen):
-                call.drops = call.command.keys(args)
+            seen = command.name in READS and not (self.role.private or self.role.multi)
+            if command.known and (command.write or seen):
+                call.drops = command.keys(args)
             if self.proxy.is_cluster:
-                call.key = call.command.first_key(args)
+                call.key = command.first_key(args)
+            elif command.short and len(raw) <= MOST_SHARED:
+                call.shared = command.name != b"set" or b"get" not in map(bytes.lower, args[3:])
         self.proxy.forwarded += 1
         return call
+
+    def _submit_write(self, wait: Call) -> None:
+        """A write of the client's own, so that WAIT waits for those before it; or else fails."""
+        failed: list[bytes] = []
+        write = Call(self, pack((b"PUBLISH", b"cachecore:wait", b"")))
+        write.after = lambda reply: failed.append(reply) if reply[:1] == b"-" else None
+        wait.after = lambda _: failed[0] if failed else None
+        self.submit(write)
 
     def _submit_multi(self, key: bytes | None) -> None:
         """MULTI goes to the node of the command behind it; it has been answered."""
         assert self._multi_raw is not None
-        call, self._multi_raw = Call(self._multi_raw), None
+        call, self._multi_raw = Call(self, self._multi_raw), None
         call.key = key
         self.submit(call)
-
-    async def _alone(self, call: Call) -> Any:
-        """Forward a call when those before it have been answered: there is no room for more."""
-        while self.queue or (self._line is not None and self._line.busy):
-            await asyncio.sleep(PATIENCE)
-        if self.client.closed is not None:
-            return NOTHING
-        call.pending = self.loop.create_future()
-        self.submit(call)
-        return await call.pending
-
-    def _pass_on(self, raw: bytes) -> Any:
-        """Send what has no reply that could be told."""
-        call = Call(raw)
-        call.expected = False
-        self.submit(call)
-        if self._line is not None and self._line.full:
-            return self._room()
-        return NOTHING
-
-    async def _room(self) -> Any:
-        while self._line is not None and self._line.full:
-            await asyncio.sleep(PATIENCE)
-        return NOTHING
 
     def submit(self, call: Call) -> None:
         """Send a call in its turn."""
         self.queue.append(call)
         self.pump()
+        self.pace()
+
+    def pace(self) -> None:
+        """Have the client's commands wait while the last one, or the upstream, does."""
+        line = self._line
+        if not self.queue and (line is None or not line.full):
+            self.client.release()
+            return
+        self.client.hold()
+        if line is not None:
+            line.waiting.add(self)
+
+    def room(self) -> None:
+        """The client has read its replies: more may come."""
+        for line in self.lines.values():
+            line.room()
 
     def pump(self) -> None:
         """Send what may be sent now."""
         if self._fills or self.client.closed is not None:
             return
         if self._late:  # they come before what waits, in the order of asking
-            self.queue.extendleft(call for _, call in sorted(self._late, key=_turn, reverse=True))
+            self.queue.extendleft(
+                call for _, call in sorted(self._late, key=itemgetter(0), reverse=True)
+            )
             self._late = []
         while self.queue:
             call = self.queue[0]
+            if not call.raw:  # RESET
+                if self.under_way:
+                    return
+                self._begin_anew(self.queue.popleft())
+                continue
             line = self._line_for(call)
             if line is None:
                 self.queue.popleft()
                 continue
-            if line is not self._line and self._line is not None and self._line.busy:
+            if line is not self._line and self.under_way:
                 return
             self.queue.popleft()
             self._line = line
             line.tunnel = self.role.tunnel and not self.queue
             line.send(call)
+        self.pace()
+
+    def _begin_anew(self, call: Call) -> None:
+        """Leave the connections to the upstream; the next ones are as those of a new client."""
+        self.close()
+        self._line = self._multi_raw = None
+        self.role = Role(self.proxy, self.client)
+        assert call.pending is not None
+        call.pending.resolve("RESET")
 
     def _line_for(self, call: Call) -> Line | None:
         """The connection for a call; None: there cannot be one, and it has been told so."""
         proxy = self.proxy
+        if (
+            call.shared
+            and not self.client.private
+            and not (self.under_way and self._line is not None and self._line.owner is self)
+            and (line := proxy.shared_line(self.client))
+        ):
+            self._shared = True
+            return line
         node = self.role.pinned
         if node is None:
             stays = self.role.tunnel or call.key is None
@@ -260,11 +325,15 @@ class Guest:
         if node is None or proxy.is_away(node):
             call.fail(f"ERR upstream {node or proxy.called} unavailable: "
                       f"{proxy.why_away(node)}; nothing was done")  # fmt: skip
-            if self.role.own or not call.expected:
+            if self.client.private or not call.expected:
                 self.client.close("upstream")
             return None
-        line = self.lines[node] = Line(self, node)
-        proxy.lines.add(line)
+        return self._new_line(node)
+
+    def _new_line(self, node: Node) -> Line:
+        said = [*self.proxy.login(node, self.client.database), *self.role.setup()]
+        line = self.lines[node] = Line(self.proxy, node, said, self)
+        self.proxy.lines.add(line)
         return line
 
     # --- what comes back
@@ -295,10 +364,9 @@ class Guest:
             self.proxy.doubt()
         line = self.lines.get(node)
         if line is None:
-            line = self.lines[node] = Line(self, node)
-            self.proxy.lines.add(line)
+            line = self._new_line(node)
         if kind == "ASK":
-            asking = Call(pack(("ASKING",)))
+            asking = Call(self, pack(("ASKING",)))
             line.send(asking)
         self.redirects += 1
         first = call.after
@@ -315,30 +383,16 @@ class Guest:
         """A connection is gone: the client is told, and closed if it was more than a way."""
         if self.lines.get(line.node) is line:
             del self.lines[line.node]
-        self.proxy.lines.discard(line)
         if self._line is line:
             self._line = None
-        if self.client.closed is None and (torn or self.role.own):
+        if self.client.closed is None and (torn or self.client.private):
             self.client.close("upstream", now=torn)
 
     def close(self) -> None:
-        """The client is gone."""
+        """Leave all connections."""
         for line in self.lines.values():
             self.proxy.lines.discard(line)
             line.finish()
         self.lines.clear()
         self.queue.clear()
-
-
-def _refusal(name: bytes) -> ReplyError:
-    text = name.decode("utf-8", "replace")
-    return ReplyError(f"NOPERM this user has no permissions to run the '{text}' command")
-
-
-def _strings(values: list[Any]) -> list[bytes | None]:
-    """What MGET says: nothing of what is no string."""
-    return [value if isinstance(value, bytes) else None for value in values]
-
-
-def _turn(late: tuple[int, Call]) -> int:
-    return late[0]
+        self.under_way = 0

@@ -1,4 +1,6 @@
-"""A client's own connection to an upstream: commands go there as they came, replies come back so.
+"""A connection to an upstream: commands go there as they came, replies come back so.
+
+It is one client's own, or shared by those whose writes say the same on any connection.
 
 Replies are only counted, never read, but for those few that change what the client is (HELLO,
 SELECT). What is longer than one read is passed on as it comes. While the client does not read,
@@ -13,17 +15,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cachecore._frames import Frames
-from cachecore._resp_values import NOTHING, ReplyError
-from cachecore.tiers.redis_link import Node, pack
+from cachecore._resp_values import ReplyError
+from cachecore.tiers.redis_link import Node
 
 if TYPE_CHECKING:
     from cachecore._resp_client import Pending
     from cachecore.server.proxy.commands import Command
     from cachecore.server.proxy.guest import Guest
+    from cachecore.server.proxy.proxy import Proxy
 
 MOST_UNSENT = 1 << 20  # bytes for either side until the other one waits
 MOST_WHOLE = 16 << 20  # bytes of a reply that is not passed on before it is complete
-LOOK_AGAIN = 0.005  # seconds, while a client does not read
 PUSH, ERROR = ord(">"), ord("-")
 
 After = Callable[[bytes], bytes | None]
@@ -33,10 +35,12 @@ class Call:
     """A command that is forwarded, and what becomes of its reply.
 
     Attributes:
+        guest: whose it is.
         raw: the command as it came.
         command: what the upstream's table says of it; None: nothing.
         key: its first key, which in a Cluster tells the node.
         drops: keys of which what is cached is not served once the upstream has executed it.
+        shared: it may go on a connection that others use, too.
         swaps: it may have swapped databases.
         after: sees the whole reply before the client does, and may return another.
         pending: where the reply goes; None: it has none, or nobody waits for it.
@@ -44,94 +48,97 @@ class Call:
     """
 
     __slots__ = (
-        "after", "begun", "command", "drops", "expected", "key", "parts", "pending", "raw", "size",
-        "swaps",
+        "after", "begun", "command", "drops", "expected", "guest", "key", "parts", "pending", "raw",
+        "shared", "size", "swaps",
     )  # fmt: skip
 
-    def __init__(self, raw: bytes, command: Command | None = None) -> None:
-        self.raw, self.command = raw, command
+    def __init__(self, guest: Guest, raw: bytes, command: Command | None = None) -> None:
+        self.guest, self.raw, self.command = guest, raw, command
         self.key: bytes | None = None
         self.drops: list[bytes] = []
         self.after: After | None = None
-        self.pending: Pending | asyncio.Future[Any] | None = None
+        self.pending: Pending | None = None
         self.parts: list[bytes] = []
-        self.begun, self.expected, self.swaps = False, True, False
+        self.begun, self.expected, self.swaps, self.shared = False, True, False, False
         self.size = 0  # of the parts
 
     def fail(self, text: str) -> None:
         """Answer with an error."""
-        if isinstance(self.pending, asyncio.Future):
-            if not self.pending.done():
-                self.pending.set_result(ReplyError(text))
-        elif self.pending is not None:
+        if self.pending is not None:
             self.pending.resolve(ReplyError(text))
 
 
 class Line(asyncio.Protocol):
-    """One connection to one server, for one client.
+    """One connection to one server.
 
-    `busy` tells whether replies are expected; after `tunnel` was set, whatever comes when none is
-    expected any more is passed on unseen.
+    After `tunnel` was set, whatever comes when no reply is expected any more is passed on unseen.
+
+    Args:
+        said: What is said first.
+        owner: Whose it is; None: shared, for commands with short replies.
     """
 
-    def __init__(self, guest: Guest, node: Node) -> None:
-        self.guest, self.node = guest, node
+    def __init__(self, proxy: Proxy, node: Node, said: list[bytes], owner: Guest | None) -> None:
+        self.proxy, self.node, self.owner = proxy, node, owner
         self.expected: deque[Call] = deque()
         self.tunnel = False
-        self.full = False  # the upstream does not read
-        self.heard = guest.loop.time()
+        self.waiting: set[Guest] = set()  # until it is not `full`
+        self._choked = False  # the upstream does not read
+        self.heard = proxy.loop.time()
         self._frames = Frames()
-        self._backlog: list[bytes] | None = []  # until it is open
-        self._backlog_size = 0
+        self._out: list[bytes] = []  # commands, until it is open, or the loop's next round
+        self._out_size = 0
+        self._is_open = False
         self._transport: Any = None
         self._kept: list[bytes] | None = None  # what came while nothing may be passed on
-        self._resting = self._streaming = False
+        self._streaming = False
         self._ended: str | None = None  # why; what was kept is yet to be passed on
         self.closed = False
-        self._unsaid = 0  # replies that are lacking until commands may be sent
-        self._let_in: asyncio.Future[None] = guest.loop.create_future()
+        self._unsaid = len(said)  # replies that are lacking until commands may be sent
+        self._let_in: asyncio.Future[None] = proxy.loop.create_future()
         self._part = b""  # of such a reply
-        self._opening = guest.loop.create_task(self._open())
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.expected)
+        self._opening = proxy.loop.create_task(self._open(said))
 
     # --- opening, closing
 
-    async def _open(self) -> None:
-        proxy, client = self.guest.proxy, self.guest.client
+    async def _open(self, said: list[bytes]) -> None:
         try:
-            async with asyncio.timeout(proxy.timeout):
-                said = [
-                    *map(pack, proxy.login(self.node, client.database)),
-                    *self.guest.role.setup(),
-                ]
-                self._unsaid = len(said)
-                await proxy.connect(self.node, lambda: self)
+            async with asyncio.timeout(self.proxy.timeout):
+                await self.proxy.connect(self.node, lambda: self)
                 self._transport.write(b"".join(said))
                 if said:
                     await self._let_in
         except (OSError, TimeoutError, ValueError) as error:
             self.end(f"upstream {self.node} unavailable: {error or 'no answer'}", sent=False)
             return
-        backlog, self._backlog = self._backlog or [], None
-        self._transport.write(b"".join(backlog))
+        self._is_open = True
+        self._flush()
         if self.closed:
             self._transport.close()
+
+    def _flush(self) -> None:
+        """Send what has been collected, at once."""
+        out, self._out, self._out_size = self._out, [], 0
+        if out and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
+        if not self._choked:
+            self.resume_writing()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=MOST_UNSENT)
 
     def pause_writing(self) -> None:
-        self.full = True
+        self._choked = True
 
     def resume_writing(self) -> None:
-        self.full = False
+        self._choked = False
+        waiting, self.waiting = self.waiting, set()
+        for guest in waiting:
+            guest.pace()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._backlog is not None:
+        if not self._is_open:
             if not self._let_in.done():
                 self._let_in.set_exception(error or ConnectionError("it closed the connection"))
             return
@@ -149,37 +156,48 @@ class Line(asyncio.Protocol):
             self._transport.abort()
         doubt = "; the command may have been executed" if sent else "; nothing was done"
         calls, self.expected = self.expected, deque()
-        self.guest.line_ended(self, torn=self._streaming)
+        self._out, self._out_size = [], 0
+        self.proxy.line_ended(self)
+        if self.owner is not None:
+            self.owner.line_ended(self, torn=self._streaming)
         for call in calls:
-            self.guest.proxy.wrote(self.guest.client.database, call.drops)
+            call.guest.under_way -= 1
+            self.proxy.wrote(call.guest.client.database, call.drops)
             call.fail(f"ERR {reason}{doubt}")
-        self.guest.pump()
+        self.resume_writing()
+        for guest in {call.guest for call in calls}:
+            guest.pump()
 
     def finish(self) -> None:
         """Nobody is there for replies any more; what was sent is still sent."""
         self.closed = True
         while self.expected:
             self.expected.popleft().fail("ERR the client is gone")
-        if self._backlog is None:
+        if self._is_open:
+            self._flush()
             self._transport.close()
 
     # --- to the upstream
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more for now."""
+        return self._choked or self._out_size > MOST_UNSENT
 
     def send(self, call: Call) -> None:
         """Forward a call."""
         if call.expected:
             self.expected.append(call)
-        if self._backlog is None:
-            self._transport.write(call.raw)
-        else:
-            self._backlog.append(call.raw)
-            self._backlog_size += len(call.raw)
-            self.full = self._backlog_size > MOST_UNSENT
+            call.guest.under_way += 1
+        if self._is_open and not self._out:
+            self.proxy.loop.call_soon(self._flush)
+        self._out.append(call.raw)
+        self._out_size += len(call.raw)
 
     # --- to the client
 
     def data_received(self, data: bytes) -> None:
-        self.heard = self.guest.loop.time()
+        self.heard = self.proxy.loop.time()
         if self._kept is not None:
             self._kept.append(data)
         elif not self.closed:
@@ -193,63 +211,69 @@ class Line(asyncio.Protocol):
         except ValueError as error:
             self.end(str(error))
             return
-        if self.guest.client.unsent_bytes > MOST_UNSENT and not self._resting:
-            self._rest()
+        client = None if self.owner is None else self.owner.client
+        if client is not None and client.unsent_bytes > MOST_UNSENT and not client.starved:
+            client.starved = True
+            self._transport.pause_reading()
 
     def _take_one(self, data: bytes, at: int) -> int:
         """Pass on one reply, or the part of it that is there; the place behind it."""
-        write = self.guest.client.write
-        if not self.expected and self._backlog is None and self.tunnel:
-            write(data[at:] if at else data)
+        if not self.expected and self._is_open and self.tunnel:
+            self._pass_on(data[at:] if at else data)
             return len(data)
         kind = data[at] if self._frames.between else self._frames.kind
         call = self.expected[0] if self.expected and kind != PUSH else None
-        if call is not None and not call.begun and self._backlog is None:
+        if call is not None and not call.begun and self._is_open:
             call.begun = True
-            if not self.guest.begins(self, call):
+            if not call.guest.begins(self, call):
                 self._kept = [data[at:]]
                 self._transport.pause_reading()
                 return len(data)
         end = self._frames.follow(data, at)
         piece = data[at:] if end < 0 else data[at:end]
-        if self._backlog is not None:
+        if not self._is_open:
             self._take_setup(piece, end >= 0)
         elif call is None:
-            write(piece)
-        elif end < 0 and (call.after or call.parts or kind == ERROR or self.guest.redirects):
+            self._pass_on(piece)
+        elif end < 0 and (
+            self.owner is None or call.after or call.parts or kind == ERROR or self.owner.redirects
+        ):
             call.parts.append(piece)
             call.size += len(piece)
             if call.size > MOST_WHOLE:
                 raise ValueError("the server's reply is too long for what was asked")
         elif end < 0:
             self._streaming = True
-            write(piece)
+            self._pass_on(piece)
         else:
             self.expected.popleft()
             self._complete(call, piece)
         return len(data) if end < 0 else end
 
+    def _pass_on(self, piece: bytes) -> None:
+        """What is not known to be a reply, or not whole; there is none to who shares."""
+        if self.owner is not None:
+            self.owner.client.write(piece)
+
     def _complete(self, call: Call, piece: bytes) -> None:
         """The rest of a reply is there."""
+        guest = call.guest
+        guest.under_way -= 1
         if self._streaming:
             self._streaming = False
-            self.guest.client.write(piece)
+            self._pass_on(piece)
             piece = b""
         elif call.parts:
             piece = b"".join([*call.parts, piece])
-        if piece[:1] == b"-" and self.guest.redirected(call, piece):
+        if piece[:1] == b"-" and guest.redirected(call, piece):
             return
         if call.after is not None:
             changed = call.after(piece)
             piece = piece if changed is None else changed
-        if isinstance(call.pending, asyncio.Future):
-            self.guest.client.write(piece)
-            if not call.pending.done():
-                call.pending.set_result(NOTHING)
-        elif call.pending is not None:
+        if call.pending is not None:
             call.pending.resolve_raw(piece)
-        if self.guest.queue:
-            self.guest.pump()
+        if guest.queue:
+            guest.pump()
 
     def _take_setup(self, piece: bytes, whole: bool) -> None:
         """Replies to what a connection begins with; they are short."""
@@ -269,7 +293,7 @@ class Line(asyncio.Protocol):
         kept, self._kept = self._kept or [], None
         if self.closed:
             return
-        if not self._resting and self._ended is None:
+        if not (self.owner is not None and self.owner.client.starved) and self._ended is None:
             self._transport.resume_reading()
         for at, data in enumerate(kept):
             if self._kept is not None:  # it has to wait again
@@ -280,18 +304,7 @@ class Line(asyncio.Protocol):
         if self._ended is not None and self._kept is None:
             self.end(self._ended)
 
-    def _rest(self) -> None:
-        """Read no more until the client has."""
-        self._resting = True
-        self._transport.pause_reading()
-        self.guest.loop.call_later(LOOK_AGAIN, self._look_again)
-
-    def _look_again(self) -> None:
-        if self.closed or self.guest.client.closed is not None:
-            return
-        if self.guest.client.unsent_bytes > MOST_UNSENT / 4:
-            self.guest.loop.call_later(LOOK_AGAIN, self._look_again)
-            return
-        self._resting = False
-        if self._kept is None:
+    def room(self) -> None:
+        """The client has read its replies: more may come."""
+        if self._is_open and self._kept is None and not self.closed:
             self._transport.resume_reading()

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from cachecore._load import Latencies
 from cachecore._resp import Engine
 from cachecore._resp_client import Client
+from cachecore._resp_values import ReplyError
 from cachecore.errors import TierError
 from cachecore.server.proxy.commands import Table
 from cachecore.server.proxy.guest import Guest
 from cachecore.server.proxy.line import Line
 from cachecore.server.proxy.tracking import Tracker
 from cachecore.settings import deadline, positive_int
-from cachecore.tiers.redis_link import Helpers, Node
+from cachecore.tiers.redis_link import Helpers, Node, pack
 from cachecore.tiers.redis_pool import Connections
 from cachecore.tiers.redis_route import SLOTS, Cluster, Route, slot_of
 from cachecore.tiers.redis_target import read_target
@@ -36,8 +37,8 @@ class Proxy:
     """Answers an engine's clients from its cache and an upstream. Belongs to the loop's thread.
 
     Args:
-        engine: Made with `proxy=True`; its `intercept`, `greet` and `on_close` become the proxy's,
-            which calls those that were there.
+        engine: Made with `proxy=True`; its `intercept`, `on_room`, `greet` and `on_close` become
+            the proxy's, which calls the latter that were there.
         url: Of the upstream, as RedisTier takes it: redis://, rediss://, unix://,
             redis+sentinel://, redis+cluster://. Its user is who reads for all clients that do not
             authenticate, and its database is theirs at first.
@@ -48,6 +49,7 @@ class Proxy:
             upstream cannot be reached.
         max_value: Bytes of a string; longer ones are forwarded, not cached.
         max_fields: Fields of a hash; the same.
+        has_users: Clients authenticate as users of this server, not of the upstream.
         tls_options: `ssl_ca_certs` and the like, as redis-py has them.
     """
 
@@ -61,6 +63,7 @@ class Proxy:
         reply_timeout: float = 30.0,
         max_value: int = 8 << 20,
         max_fields: int = 1000,
+        has_users: bool = False,
         tls_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(url, str):
@@ -71,13 +74,13 @@ class Proxy:
         self.reply_timeout = deadline(reply_timeout, "reply_timeout")
         self.max_value = positive_int(max_value, "max_value")
         self.max_fields = positive_int(max_fields, "max_fields")
+        self.has_users = has_users
         self.loop = asyncio.get_running_loop()
         self.engine, self.cache = engine, engine.cache
         self.is_cluster = isinstance(self._target, Cluster)
         self.table = Table()
-        self.guarded = False
-        """Whether each read must be looked at: something cached may not be true any more."""
         self.lines: set[Line] = set()
+        self._shared: dict[tuple[Node, int, int], Line] = {}
         self.trackers: dict[tuple[Node, int], Tracker] = {}
         self.base = 0
         self.credentials: tuple[str, ...] = ()
@@ -93,6 +96,7 @@ class Proxy:
         self._watching: asyncio.Task[None] | None = None
         self._greet, self._on_close = engine.greet, engine.on_close
         engine.intercept, engine.greet, engine.on_close = self._command, self._came, self._left
+        engine.on_room = lambda client: self._guests[client.id].room()
 
     async def start(self) -> None:
         """Look for the upstream; return when it is connected, or turned out not to be reachable."""
@@ -128,8 +132,10 @@ class Proxy:
             self._on_close(client)
 
     def _command(self, client: Client, args: list[bytes]) -> Any:
-        if not client.may:
-            return NotImplemented  # it has to say first who it is
+        if not client.may and client.last_command != b"reset":  # it has to say first who it is
+            ours = self.engine.commands.get(client.last_command)
+            open_to_all = ours is not None and not ours.needs
+            return NotImplemented if open_to_all else ReplyError("NOAUTH Authentication required.")
         if client.last_command == b"info" and args[1:] == [b"cachecore"]:
             return self.info_text().encode()
         return self._guests[client.id].command(args)
@@ -222,14 +228,28 @@ class Proxy:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return protocol
 
-    def login(self, node: Node, database: int) -> list[tuple[Any, ...]]:
+    def login(self, node: Node, database: int) -> list[bytes]:
         """What is said first on a connection."""
-        said: list[tuple[Any, ...]] = []
-        if words := _credentials(node):
-            said.append(("AUTH", *words))
-        if database:
-            said.append(("SELECT", database))
-        return said
+        words = _credentials(node)
+        said = [pack(("AUTH", *words))] if words else []
+        return [*said, pack(("SELECT", database))] if database else said
+
+    def shared_line(self, client: Client) -> Line | None:
+        """The connection for short writes of such clients; None: the upstream is away."""
+        node, database, protocol = self.node_of(None), client.database, client.protocol
+        if node is None or self.is_away(node):
+            return None
+        line = self._shared.get((node, database, protocol))
+        if line is None:
+            said = self.login(node, database) + [pack(("HELLO", 3))] * (protocol == 3)
+            line = self._shared[node, database, protocol] = Line(self, node, said, None)
+            self.lines.add(line)
+        return line
+
+    def line_ended(self, line: Line) -> None:
+        """A connection is gone."""
+        self.lines.discard(line)
+        self._shared = {place: one for place, one in self._shared.items() if one is not line}
 
     # --- what is tracked
 
@@ -250,15 +270,12 @@ class Proxy:
         """A tracker came up, was lost, or could not be connected."""
         if not tracker.up:
             self.doubt()
-        guarded = any(one.covers and not one.up for one in self.trackers.values())
-        if guarded != self.guarded:
-            self.guarded = guarded
-            for guest in self._guests.values():
-                guest.role.hide()
+        # Something cached may not be true any more: each read must be looked at.
+        self.engine.guarded = any(one.covers and not one.up for one in self.trackers.values())
         if tracker.failure is not None and self.loop.time() - tracker.heard > self.reply_timeout:
             for line in [*self.lines]:
                 silent = self.loop.time() - line.heard
-                if line.node == tracker.node and line.busy and silent > self.reply_timeout:
+                if line.node == tracker.node and line.expected and silent > self.reply_timeout:
                     line.end(f"upstream {line.node} does not answer")
 
     def is_away(self, node: Node | None) -> bool:

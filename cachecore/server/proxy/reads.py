@@ -36,3 +36,8 @@ READS: dict[bytes, Read] = {
     b"hkeys": Read(HASH, 2, 2, lambda value, _: [*(value or ())]),
     b"hvals": Read(HASH, 2, 2, lambda value, _: [*(value or {}).values()]),
 }
+
+
+def strings(values: list[Any]) -> list[bytes | None]:
+    """What MGET says: nothing of what is no string."""
+    return [value if isinstance(value, bytes) else None for value in values]

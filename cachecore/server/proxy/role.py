@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
-from cachecore._resp_client import MAY_READ, Client
+from cachecore._resp_client import Client
 from cachecore.server.proxy.line import After
 from cachecore.tiers.redis_link import Node, pack
 
@@ -24,7 +24,7 @@ class Role:
     """What one client is.
 
     Attributes:
-        private: it is never served from the cache: it authenticated as itself, say.
+        private: it is more than the proxy knows: it authenticated as itself, say.
         multi, watching: within MULTI, behind WATCH.
         tunnel: it speaks something else than command and reply.
         pinned: the node of its transaction, in a Cluster.
@@ -35,34 +35,16 @@ class Role:
         self.private = self.multi = self.watching = self.tunnel = False
         self.pinned: Node | None = None
         self._info: dict[bytes, bytes] = {}  # CLIENT SETINFO, for the next connection
-        self._could_read = False
-        client.database = proxy.base
-        self.hide()
+        client.database, client.protocol, client.name = proxy.base, 2, b""
+        self.become()
 
-    @property
-    def own(self) -> bool:
-        """Whether its reads are the upstream's."""
-        return self.private or self.multi or self.watching or self.tunnel
-
-    @property
-    def may(self) -> int:
-        """What the service lets it do."""
-        return self._client.may | (MAY_READ if self._could_read else 0)
-
-    def hide(self) -> None:
-        """Let C answer its reads, or not, as is right now."""
-        client, hidden = self._client, self.own or self._proxy.guarded
-        if hidden and client.may & MAY_READ:
-            self._could_read = True
-            client.may &= ~MAY_READ
-        elif not hidden and self._could_read:
-            self._could_read = False
-            client.may |= MAY_READ
-
-    def become_tunnel(self) -> None:
-        """It may say nothing for long; what it says is passed on unseen."""
-        self.tunnel = self._client.patient = True
-        self.hide()
+    def become(self, **what: bool) -> None:
+        """Set attributes; whether the client's reads are the upstream's follows from them."""
+        for name, value in what.items():
+            setattr(self, name, value)
+        client = self._client
+        client.private = self.private or self.multi or self.watching or self.tunnel
+        client.patient = self.tunnel  # it may say nothing for long
 
     def setup(self) -> list[bytes]:
         """What makes a new connection what the client has become."""
@@ -82,8 +64,7 @@ class Role:
         def queued(reply: bytes) -> bytes | None:
             if reply != QUEUED:
                 return changed(reply)
-            self.private = True  # EXEC tells what became of it, among the rest
-            self.hide()
+            self.become(private=True)  # EXEC tells what became of it, among the rest
             return None
 
         return queued
@@ -117,8 +98,7 @@ class Role:
         if len(ours) == 1 and len(words) == 2:
             ours = [b"default", *ours]
         same = len(ours) == len(words) and compare_digest(b"\0".join(ours), b"\0".join(words))
-        self.private = not same
-        self.hide()
+        self.become(private=not same)
 
     def _select(self, inner: bytes, _: list[bytes]) -> After:
         def after(reply: bytes) -> None:
@@ -126,8 +106,7 @@ class Role:
                 if int(inner) < 256:
                     self._client.database = int(inner)
                 else:
-                    self.private = True
-                    self.hide()
+                    self.become(private=True)
 
         return after
 
@@ -142,36 +121,20 @@ class Role:
             elif inner == b"setinfo":
                 self._info[args[2].lower()] = raw
             else:
-                self.private = True  # it is more than a new connection would be
-                self.hide()
+                self.become(private=True)  # it is more than a new connection would be
 
         return after if inner in {b"setname", b"setinfo", b"no-evict", b"no-touch"} else None
 
-    def _reset(self, _: bytes, __: list[bytes]) -> After:
-        def after(reply: bytes) -> None:
-            if reply == b"+RESET\r\n":
-                self._client.protocol, self._client.name = 2, b""
-                self._client.database = 0
-                self.private = self.multi = self.watching = False
-                self.pinned = None
-                if self._proxy.credentials or self._proxy.base:
-                    self.private = True  # nobody, in database 0, on this connection
-                self.hide()
-
-        return after
-
     def _begin(self, _: bytes, __: list[bytes]) -> After:
         def after(_: bytes | None) -> None:
-            self.multi = True
-            self.hide()
+            self.become(multi=True)
 
         after(None)  # at once, and again: the end of the one before may come between
         return after
 
     def _watch(self, _: bytes, __: list[bytes]) -> After:
         def after(_: bytes | None) -> None:
-            self.watching = True
-            self.hide()
+            self.become(watching=True)
 
         after(None)
         return after
@@ -179,9 +142,8 @@ class Role:
     def _end(self, _: bytes, __: list[bytes]) -> After:
         def after(reply: bytes) -> None:
             if reply != QUEUED:  # of UNWATCH
-                self.multi = self.watching = False
+                self.become(multi=False, watching=False)
                 self.pinned = None
-                self.hide()
 
         return after
 
@@ -200,7 +162,6 @@ CHANGES: dict[bytes, _Change] = {
     b"auth": Role._auth,
     b"select": Role._select,
     b"client": Role.change_client,
-    b"reset": Role._reset,
     b"multi": Role._begin,
     b"watch": Role._watch,
     b"exec": Role._end,
@@ -209,4 +170,4 @@ CHANGES: dict[bytes, _Change] = {
     b"quit": Role._quit,
     b"info": Role._told,
 }
-QUEUEABLE = frozenset((b"hello", b"auth", b"select", b"client", b"reset"))  # within MULTI
+QUEUEABLE = frozenset((b"hello", b"auth", b"select", b"client"))  # within MULTI

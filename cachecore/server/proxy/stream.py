@@ -10,7 +10,7 @@ from typing import Any
 import hiredis
 
 from cachecore._frames import Frames
-from cachecore.tiers.redis_link import Refusal, pack
+from cachecore.tiers.redis_link import Refusal
 
 LOST: Any = object()  # in place of a reply: the connection was lost
 TOO_LONG: Any = object()  # in place of a reply of which too much came
@@ -68,15 +68,15 @@ class Stream(asyncio.Protocol):
         if not self.ended.done():
             self._transport.write(b"".join(out))
 
-    async def asked(self, *command: bytes | str | int) -> Any:
-        """A reply; a Refusal is raised."""
+    async def asked(self, packed: bytes) -> Any:
+        """The reply to a command; a Refusal is raised."""
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def got(reply: Any) -> None:
             if not future.done():
                 future.set_result(reply)
 
-        self.ask([pack(command)], [got])
+        self.ask([packed], [got])
         reply = await future
         if isinstance(reply, Refusal):
             raise reply

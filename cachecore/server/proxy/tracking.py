@@ -113,9 +113,9 @@ class Tracker:
         try:
             self._stream = stream
             for command in self._proxy.login(self.node, self.database):
-                await stream.asked(*command)
+                await stream.asked(command)
             tracking = await self._track(stream)
-            table = Table(await stream.asked("COMMAND"))
+            table = Table(await stream.asked(pack(("COMMAND",))))
             self._proxy.table = table
             self._hash_lifetimes = b"hpttl" in table
         except BaseException:
@@ -126,9 +126,9 @@ class Tracker:
 
     async def _track(self, stream: Stream) -> bool:
         try:
-            await stream.asked("HELLO", 3)
-            await stream.asked("CLIENT", "SETNAME", "cachecore-proxy")
-            await stream.asked("CLIENT", "TRACKING", "ON")
+            await stream.asked(pack(("HELLO", 3)))
+            await stream.asked(pack(("CLIENT", "SETNAME", "cachecore-proxy")))
+            await stream.asked(pack(("CLIENT", "TRACKING", "ON")))
         except Refusal as refusal:
             if refusal.code in {"LOADING", "NOAUTH", "MASTERDOWN"}:
                 raise
