@@ -71,7 +71,8 @@ def _looks(target: Target, interval: float) -> Iterator[Health]:
         begin, before = monotonic(), None
         for number in range(1, sys.maxsize):
             try:
-                health = read(client.call(b"INFO"), before)
+                told = client.call(b"INFO", b"cachecore")  # of a proxy: of itself, not its upstream
+                health = read(told or client.call(b"INFO"), before)
             except ReplyError as error:
                 raise Failure(f"{target}: {error}") from None
             yield health

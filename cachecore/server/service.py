@@ -76,6 +76,8 @@ class Server:
         self._tls: list[TlsListener] = []
         self.engine = self._engine()
         self.proxy = None if settings.upstream is None else _proxy_of(self.engine, settings)
+        if self.proxy is not None:
+            self.keyspace.used |= {0, 1}  # nobody tells which: they are counted
         self._listen(context)
         self.status = None if settings.metrics_port is None else self._status(settings.metrics_port)
 

@@ -183,8 +183,13 @@ def test_metrics_of_a_proxy(serving: Serving, tmp_path: Path) -> None:
         assert found["cachecore_breaker_state", "closed", "upstream"] == 1
         assert found["cachecore_events_total", "forwarded", "upstream"] >= 1
         assert health_of(host)[0] == 200
+        assert host.info("server")["process_id"] != str(host.pid)  # it is the upstream's
         redis.kill()
         eventually(lambda: metrics_of(host)["cachecore_breaker_state", "open", "upstream"] == 1)
+        info = host.info("cachecore")
+        assert (info["process_id"], info["upstream_status"]) == (str(host.pid), "down")
+        assert info["db0"].startswith("keys=1,")
+        assert info["maxmemory"] == info["cache_max_bytes"] > "0"
         assert wire.ask("GET", "k") == b"v"
         assert metrics_of(host)["cachecore_stale_served_total", "upstream"] >= 1
         code, text = health_of(host)

@@ -192,16 +192,18 @@ NOT_BY_DEFAULT = {"Commandstats"}
 
 @TABLE.command("info", -1, flags="loading stale")
 def info(client: Client, args: list[bytes]) -> bytes:
-    """INFO [section [section ...]]."""
-    return text_of(client.engine.server, [arg.decode(errors="replace").lower() for arg in args[1:]])
+    """INFO [section ...]; a proxy, of which only INFO cachecore is answered here, tells all."""
+    server, wanted = client.engine.server, args[1:] if client.engine.server.proxy is None else []
+    return text_of(server, [arg.decode(errors="replace").lower() for arg in wanted])
 
 
 def text_of(server: Server, wanted: list[str]) -> bytes:
     """Sections of INFO; none wanted: those that Redis shows by default."""
     every = bool({"all", "everything"} & {*wanted})
     usual = not wanted or "default" in wanted
-    parts = []
-    for name, fields in SECTIONS.items():
+    parts, proxy = [], server.proxy
+    sections = SECTIONS if proxy is None else {**SECTIONS, "Cachecore": lambda _: proxy.info()}
+    for name, fields in sections.items():
         if every or name.lower() in wanted or (usual and name not in NOT_BY_DEFAULT):
             lines = [f"{field}:{value}" for field, value in fields(server).items()]
             parts.append("\r\n".join([f"# {name}", *lines, ""]))

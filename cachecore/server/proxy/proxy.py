@@ -136,8 +136,8 @@ class Proxy:
             ours = self.engine.commands.get(client.last_command)
             open_to_all = ours is not None and not ours.needs
             return NotImplemented if open_to_all else ReplyError("NOAUTH Authentication required.")
-        if client.last_command == b"info" and args[1:] == [b"cachecore"]:
-            return self.info_text().encode()
+        if client.last_command == b"info" and args[1:] == [b"cachecore"] and not client.private:
+            return NotImplemented  # it is about this server, not the upstream
         return self._guests[client.id].command(args)
 
     # --- the upstream's nodes
@@ -342,8 +342,14 @@ class Proxy:
         trackers = [*self.trackers.values()]
         up = bool(trackers) and all(one.up for one in trackers)
         away = [one for one in trackers if not one.up and one.failure is not None]
-        now = self.loop.time()
+        now, stats = self.loop.time(), self.cache.stats()
         return {
+            "cache_keys": stats.entries,
+            "cache_bytes": stats.bytes,
+            "cache_max_bytes": self.cache.max_bytes or 0,
+            "cache_hits": stats.hits,
+            "cache_misses": stats.misses,
+            "cache_evictions": stats.evictions + stats.rejections,
             "upstream": self.called,
             "upstream_status": "up" if up else "down" if away or not trackers else "doubtful",
             "upstream_tracking": "on" if all(one.tracking for one in trackers) else "off",
@@ -360,18 +366,13 @@ class Proxy:
             "redirects": self.redirects,
         }
 
-    def info_text(self) -> str:
-        """The section of INFO."""
-        return "# Cachecore\r\n" + "".join(
-            f"{name}:{value}\r\n" for name, value in self.info().items()
-        )
-
-    def add_info(self, reply: bytes, only: bool = False) -> bytes | None:
+    def add_info(self, reply: bytes) -> bytes | None:
         """The upstream's reply to INFO with our section."""
         kind, head = reply[:1], reply.find(b"\r\n")
-        if kind not in (b"$", b"=") or only:
+        if kind not in (b"$", b"="):
             return None
-        text = reply[head + 2 : -2] + b"\r\n" + self.info_text().encode()
+        lines = ["# Cachecore", *(f"{name}:{value}" for name, value in self.info().items()), ""]
+        text = reply[head + 2 : -2] + b"\r\n" + "\r\n".join(lines).encode()
         return b"%b%d\r\n%b\r\n" % (kind, len(text), text)
 
 

@@ -153,7 +153,7 @@ class Role:
     def _told(self, inner: bytes, args: list[bytes]) -> After | None:
         if len(args) > 2 or inner not in {b"", b"all", b"default", b"everything", b"cachecore"}:
             return None
-        return lambda reply: self._proxy.add_info(reply, only=inner == b"cachecore")
+        return self._proxy.add_info
 
 
 _Change = Callable[[Role, bytes, list[bytes]], After | None]
