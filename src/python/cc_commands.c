@@ -192,8 +192,8 @@ static void prefetch(const cc_call *call, uint32_t from, uint32_t count, uint32_
     for (uint32_t i = 0; i < count; i++) {
         if (guess[i] == NULL)
             continue;
-        CC_PREFETCH(PyBytes_AS_STRING(cc_record_key(guess[i])));
-        CC_PREFETCH(PyBytes_AS_STRING(cc_record_value(guess[i])));
+        CC_PREFETCH((char *)cc_record_key(guess[i]) + offsetof(PyBytesObject, ob_sval));
+        CC_PREFETCH((char *)cc_record_value(guess[i]) + offsetof(PyBytesObject, ob_sval));
     }
 }
 
