@@ -57,13 +57,13 @@ def hello(client: Client, args: list[bytes]) -> dict[bytes, Any]:
         protocol = integer(args[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (2, 3):
             raise ReplyError("NOPROTO unsupported protocol version")
-    rest = args[2:]
+    rest = args[:1:-1]
     while rest:
-        option = rest.pop(0)
+        option = rest.pop()
         if option.lower() == b"auth" and len(rest) >= 2:
-            user = rest.pop(0), rest.pop(0)
+            user = rest.pop(), rest.pop()
         elif option.lower() == b"setname" and rest:
-            name = checked_name(rest.pop(0))
+            name = checked_name(rest.pop())
         else:
             shown = option[:128].decode("utf-8", "backslashreplace")
             raise ReplyError(f"ERR Syntax error in HELLO option '{shown}'")

@@ -79,13 +79,13 @@ def _rename(client: Client, args: list[bytes], *, over: bool) -> bool:
 @TABLE.command("copy", -3, flags="write denyoom", keys=(1, 2, 1))
 def copy(client: Client, args: list[bytes]) -> int:
     """COPY source target [DB number] [REPLACE]."""
-    options, prefix, replace = args[3:], client.prefix, False
+    options, prefix, replace = args[:2:-1], client.prefix, False
     while options:
-        option = options.pop(0).lower()
+        option = options.pop().lower()
         if option == b"replace":
             replace = True
         elif option == b"db" and options:
-            prefix = _database(client, options.pop(0))
+            prefix = _database(client, options.pop())
         else:
             raise ReplyError(SYNTAX)
     source, target = client.prefix + args[1], prefix + args[2]
