@@ -61,7 +61,7 @@ def line_of(client: Client) -> str:
         "omem": client.unsent_bytes,
         "tot-mem": client.unread_bytes + client.unsent_bytes,
         "events": "r",
-        "cmd": (client.last_command or b"NULL").decode("utf-8", "backslashreplace").split()[0],
+        "cmd": _word(client.last_command),
         "user": client.user.name if client.user is not None else "(none)",
         "redir": -1,
         "resp": client.protocol,
@@ -69,6 +69,11 @@ def line_of(client: Client) -> str:
         "lib-ver": state.get("lib-ver", b"").decode(),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _word(name: bytes) -> str:
+    """What a client called a command, which may be anything, as one word."""
+    return "".join(name.decode("utf-8", "backslashreplace").split()) or "NULL"
 
 
 @CLIENT.add("id", 2)
