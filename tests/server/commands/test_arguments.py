@@ -9,6 +9,17 @@ from .wire import Error, Ours, Wire
 MOST = 1_000_000  # arguments; the wire gives a reply a minute
 
 
+@pytest.mark.parametrize("name", ["maxmemory", "proto-max-bulk-len"])
+@pytest.mark.parametrize("value", ["0", "99999999999gb", "999999999999999999gb"])
+def test_memory_beyond_what_can_be_counted(ours: Wire, name: str, value: str) -> None:
+    """All of CONFIG SET or nothing, in words that say what is expected."""
+    before = ours.call("CONFIG", "GET", "timeout")
+    got = ours.call("CONFIG", "SET", "timeout", "77", name, value)
+    assert isinstance(got, Error)
+    assert "argument must be between" in got
+    assert ours.call("CONFIG", "GET", "timeout") == before
+
+
 @pytest.mark.parametrize(
     ("begin", "repeated", "reply"),
     [
