@@ -366,7 +366,7 @@ cdef class Engine(Dispatcher):
 
     cdef int count(self, Client client) except -1:
         """Counts the memory of a client's buffers; if it is too much in all, who has most goes."""
-        cdef size_t held = client.room + client.held_bytes + client.queued
+        cdef size_t held = client.room + client.held_bytes + client.queued + client.pinned
         if client.unsent:
             held += client.out.room + client.out.pointed
         self.buffered += held - client.counted
@@ -493,7 +493,8 @@ cdef class Engine(Dispatcher):
         if client.starved and left + client.held_bytes < ROOM:
             client.starved = False
             self.on_room(client)
-        if left or client.room or client.counted or client.held_bytes or client.queued:
+        if (left or client.room or client.counted or client.held_bytes or client.queued
+                or client.pinned):
             self.count(client)
         return self.rewatch(client)
 

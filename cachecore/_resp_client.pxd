@@ -64,6 +64,7 @@ cdef class Client:
     cdef size_t held_bytes
     cdef list raws                # see `queue`
     cdef size_t queued            # bytes that they take
+    cdef size_t pinned            # bytes that the keys that it watches take
     cdef object task              # what makes the awaitable reply
     cdef str reason               # why it is ending
     cdef readonly Host engine

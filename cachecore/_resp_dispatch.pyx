@@ -25,6 +25,7 @@ from cachecore._resp_values import NOTHING, ReplyError
 cdef enum:
     MOST_HELD = 4096  # replies that wait for one before them
     QUEUED = 64       # bytes that a queued command takes beside its own
+    LONGEST_NAME = 128  # of what may be a command
 
 log = getLogger("cachecore.server")
 
@@ -136,7 +137,7 @@ cdef class Dispatcher(Host):
         """The reply to a command; NOTHING: it has been written, or there is none."""
         cdef list args = arguments(&client.request, data)
         cdef Command command
-        client.last_command = (<bytes>args[0]).lower()
+        client.last_command = (<bytes>args[0])[:LONGEST_NAME].lower()  # it is kept
         if self.intercept is not None:
             reply = self.intercept(client, args)
             if reply is not NotImplemented:

@@ -216,6 +216,26 @@ def test_transactions_are_bounded(tmp_path: Path) -> None:
             assert wire.ask("GET", "k") is None
 
 
+def test_what_is_remembered_of_clients_is_bounded(tmp_path: Path) -> None:
+    """Names, of themselves and of commands that there are not, and the keys that they watch."""
+    with serving(tmp_path, max_buffered=32 << 20) as host, ExitStack() as stack:
+        large = b"x" * 20_000_000
+        host.ask("NOPE" + "x" * 20_000_000)  # what receiving it takes once
+        memory = host.memory()
+        for _ in range(5):
+            wire = stack.enter_context(host.wire())
+            assert wire.ask(large).startswith("ERR unknown command")
+            assert wire.ask("CLIENT", "SETNAME", large).startswith("ERR ")
+            assert wire.ask("CLIENT", "SETINFO", "LIB-NAME", large).startswith("ERR ")
+        assert host.memory() - memory < 48 << 20
+        watching = stack.enter_context(host.wire())
+        with suppress(OSError, EOFError):
+            for at in range(10):
+                watching.ask("WATCH", *[b"%d %d" % (at, number) for number in range(100_000)])
+        assert not watching.is_open()
+        assert host.memory("VmHWM") - memory < 160 << 20
+
+
 def test_values_that_are_too_large(tmp_path: Path) -> None:
     with serving(tmp_path, max_value=1 << 20, max_command=2 << 20) as host:
         with host.wire() as wire:

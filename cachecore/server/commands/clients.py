@@ -8,7 +8,7 @@ from typing import Any
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.addresses import ends_of, shown
-from cachecore.server.commands.connection import checked_name
+from cachecore.server.commands.connection import LONGEST_NAME, checked_name
 from cachecore.server.commands.numbers import integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import Family
@@ -102,7 +102,7 @@ def setinfo(client: Client, args: list[bytes]) -> str:
     if option not in (b"lib-name", b"lib-ver"):
         name = args[2][:128].decode("utf-8", "backslashreplace")
         raise ReplyError(f"ERR Unrecognized option '{name}'")
-    if any(not 33 <= letter <= 126 for letter in args[3]):
+    if len(args[3]) > LONGEST_NAME or any(not 33 <= letter <= 126 for letter in args[3]):
         name = option.decode()
         raise ReplyError(f"ERR {name} cannot contain spaces, newlines or special characters.")
     client.state[option.decode()] = args[3]

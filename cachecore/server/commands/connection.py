@@ -13,6 +13,7 @@ from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import wrong_number
 
 TABLE = Table()
+LONGEST_NAME = 1024  # bytes; it is kept, and shown to others
 VERSION = "7.0.15"  # of Redis, whose commands and errors these are
 
 
@@ -110,6 +111,8 @@ def quit_(client: Client, args: list[bytes]) -> str:
 
 def checked_name(name: bytes) -> bytes:
     """A client's name, if it can be one."""
+    if len(name) > LONGEST_NAME:
+        raise ReplyError(f"ERR Client names are at most {LONGEST_NAME} bytes long.")
     if any(not 33 <= letter <= 126 for letter in name):
         raise ReplyError("ERR Client names cannot contain spaces, newlines or special characters.")
     return name
