@@ -23,6 +23,7 @@ cdef class Dispatcher(Host):
     cdef object run(self, Client client, Command command, list args,
                     const cc_resp_request *request, char *data)
     cdef int refresh(self) except -1
+    cdef int queue_reply(self, Client client) except -1
     cdef int reply(self, Client client, cc_out *out, object value) except -1
     cdef object execute(self, Client client, Command command, list args,
                         const cc_resp_request *request, char *data)

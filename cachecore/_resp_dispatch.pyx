@@ -122,9 +122,23 @@ cdef class Dispatcher(Host):
             self.reply(client, out, told(client, error))
         finally:
             client.command = NULL
-        if behind and cc_out_left(out):
-            client.held.append(joined(out))
-            client.held_bytes += len(<bytes>client.held[-1])
+        if behind:
+            self.queue_reply(client)
+        return 0
+
+    cdef int queue_reply(self, Client client) except -1:
+        """What was written to `scratch` waits for the replies before it."""
+        cdef bytes data
+        if self.scratch.failed:
+            cc_out_free(&self.scratch, cc_value_release)
+            client.out.failed = True
+        elif cc_out_left(&self.scratch):
+            data = joined(&self.scratch)
+            if client.held is None:  # its handler gave the last of those
+                cc_out_put(&client.out, data, len(data))
+            else:
+                client.held.append(data)
+                client.held_bytes += len(data)
         return 0
 
     cdef int reply(self, Client client, cc_out *out, object value) except -1:
