@@ -150,7 +150,7 @@ cdef class Engine(Dispatcher):
     def unlisten(self, int fd):
         """Accepts no more of them."""
         self.listeners.discard(fd)
-        cc_poll_change(self.poll, fd, <uintptr_t>fd << 1 | LISTENER, 0)
+        cc_poll_remove(self.poll, fd)
 
     def adopt(self, int fd):
         """A Client of a connected, non-blocking socket, which is the engine's from here on."""
@@ -237,6 +237,7 @@ cdef class Engine(Dispatcher):
         self.buffered -= client.counted
         self.gone.append(client)
         if client.fd >= 0:
+            cc_poll_remove(self.poll, client.fd)
             close_descriptor(client.fd)
             client.fd = -1
         if client.transport is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import select
 import socket
 from typing import Any
 
@@ -156,6 +158,18 @@ def test_a_late_reply_reaches_who_has_stopped_sending() -> None:
         each.turn()
         assert each.receive() == b"$4\r\nlate\r\n+PONG\r\n"
         assert each.client.closed == "ended"
+
+
+def test_a_closed_client_is_forgotten_though_a_child_has_its_socket() -> None:
+    """The system would go on telling of it, by an address at which nothing is any more."""
+    with talk() as each:
+        ours, client = each.connect()
+        copy = os.dup(client.fileno)
+        client.close(now=True)
+        ours.send(b"PING\r\n")
+        with select.epoll.fromfd(os.dup(each.engine.fileno())) as watched:
+            assert watched.poll(0) == []
+        os.close(copy)
 
 
 def test_quit_is_answered_and_what_follows_is_not() -> None:
