@@ -34,6 +34,7 @@ from os import open as open_descriptor
 from cachecore._resp_client import MAY_ALL
 
 cdef enum:
+    PORTION = 64 * 1024           # bytes that a transport is given at once, and may keep
     ROOM = 256 * 1024             # bytes of replies below which a client has room for more
     MOST_SPARES = 64              # buffers for output that are kept
     LARGEST_SPARE = 256 * 1024
@@ -166,6 +167,7 @@ cdef class Engine(Dispatcher):
         """A Client whose bytes come and go through an asyncio transport."""
         cdef Client client = self.new_client()
         client.transport, client.watched = transport, CC_READABLE
+        transport.set_write_buffer_limits(PORTION)
         self.welcome(client)
         return client
 
@@ -370,6 +372,8 @@ cdef class Engine(Dispatcher):
         cdef size_t held = client.room + client.held_bytes + client.queued + client.pinned
         if client.unsent:
             held += client.out.room + client.out.pointed
+        if client.choked:
+            held += client.transport.get_write_buffer_size()
         self.buffered += held - client.counted
         client.counted = held
         while self.buffered > self.max_buffered:
@@ -467,13 +471,13 @@ cdef class Engine(Dispatcher):
         cdef size_t left
         if client.out.failed:
             return self.close_client(client, "memory")
-        if client.transport is not None and cc_out_left(&client.out):
-            data = joined(&client.out)
+        while client.transport is not None and cc_out_left(&client.out) and not client.choked:
+            data = joined(&client.out, PORTION)
             client.transport.write(data)
             client.sent_at = self.now
             client.bytes_out += len(data)
             self.bytes_out += len(data)
-        while cc_out_left(&client.out):
+        while client.fd >= 0 and cc_out_left(&client.out):
             sent = cc_socket_send(client.fd, &client.out)
             if sent < 0:
                 break
@@ -503,7 +507,7 @@ cdef class Engine(Dispatcher):
         """Watches a client's socket for what is due now."""
         cdef unsigned what = 0 if client.ending or (
             client.stalled and client.size - client.begin >= self.max_unread) else CC_READABLE
-        if client.unsent:
+        if client.unsent and client.fd >= 0:
             what |= CC_WRITABLE
         if what == client.watched:
             return 0
