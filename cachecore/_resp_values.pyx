@@ -104,7 +104,7 @@ cdef bytes joined(cc_out *out, size_t most=SIZE_MAX):
     cdef size_t size
     cdef bytes data
     cdef list found = []
-    if out.count == 0 and out.sent == 0 and out.size <= most:
+    if out.count == 0 and cc_out_left(out) == out.size <= most:
         data = out.data[:out.size]
         cc_out_clear(out, release)
         return data
