@@ -91,7 +91,7 @@ cdef class Engine(Dispatcher):
     cdef readonly uint64_t accepted, refused, bytes_in, bytes_out
     cdef public object greet, on_close, on_room
     cdef public Py_ssize_t max_clients
-    cdef public size_t max_buffered, max_unread
+    cdef public size_t max_unread
     cdef public double idle_timeout, command_timeout, output_timeout
 
     def __cinit__(self):
@@ -385,6 +385,8 @@ cdef class Engine(Dispatcher):
         if client.stalled and client.closed is None and not self.must_wait(client):
             client.stalled = False
             self.go_on(client)
+            if client.over and not client.stalled:
+                client.close("ended")
         return 0
 
     # --- what comes through transports
@@ -406,8 +408,10 @@ cdef class Engine(Dispatcher):
 
     cdef int ended(self, Client client) except -1:
         """The other end sends no more; it may still read."""
-        client.close("ended")
-        return 0
+        client.over = True
+        if not client.stalled:  # else what has come is executed first
+            client.close("ended")
+        return self.note(client)
 
     cdef int unchoked(self, Client client) except -1:
         return self.note(client)
@@ -498,6 +502,8 @@ cdef class Engine(Dispatcher):
         if client.starved and left + client.held_bytes < ROOM:
             client.starved = False
             self.on_room(client)
+            if client.closed is not None:
+                return 0
         if (left or client.room or client.counted or client.held_bytes or client.queued
                 or client.pinned):
             self.count(client)
@@ -505,7 +511,7 @@ cdef class Engine(Dispatcher):
 
     cdef int rewatch(self, Client client) except -1:
         """Watches a client's socket for what is due now."""
-        cdef unsigned what = 0 if client.ending or (
+        cdef unsigned what = 0 if client.ending or client.over or (
             client.stalled and client.size - client.begin >= self.max_unread) else CC_READABLE
         if client.unsent and client.fd >= 0:
             what |= CC_WRITABLE

@@ -57,6 +57,7 @@ cdef class Client:
     cdef bint stopped             # by `hold`: nothing is executed
     cdef bint alone               # see `private`
     cdef bint stalled             # input waits for output to be sent, or for a reply
+    cdef bint over                # the other end sends no more
     cdef bint ending              # to be closed when all is sent
     cdef bint dirty               # in the engine's list of those with something to send
     cdef bint choked              # the transport takes no more for now

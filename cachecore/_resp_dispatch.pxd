@@ -13,6 +13,7 @@ cdef class Dispatcher(Host):
     cdef readonly object loop
     cdef dict told                 # errors that handlers made, by their first words
     cdef bint judged               # see `guarded`
+    cdef public size_t max_buffered
     cdef public object intercept
     cdef public object server      # whatever handlers are to reach: settings, users
 

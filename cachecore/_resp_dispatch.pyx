@@ -227,9 +227,14 @@ cdef class Dispatcher(Host):
         """Executes a queued command; its reply goes where that of the present one does."""
         cdef cc_resp_request request
         cdef cc_resp_limits limits = self.limits
-        cdef char *data = <char *>PyMem_RawMalloc(len(raw))
-        limits.max_command = 0xFFFFFFFF  # it may have been a line, which is shorter
+        cdef char *data
+        if cc_out_left(client.target) > self.max_buffered:
+            self.close_client(client, "memory")
+            raise ReplyError("OOM the replies of the transaction are too large")
+        # It may have been a line, which is shorter; and the limits may have been set anew.
+        limits.max_command = limits.max_bulk = 0xFFFFFFFF
         memset(&request, 0, sizeof(request))
+        data = <char *>PyMem_RawMalloc(len(raw))
         try:
             if data == NULL:
                 raise MemoryError("no memory for a queued command")

@@ -141,6 +141,20 @@ def test_commands_after_the_last_byte_are_still_answered() -> None:
         assert each.client.closed == "ended"
 
 
+def test_commands_that_wait_outlive_the_last_byte() -> None:
+    """Who asks for much, says that this was all, and reads then gets all of it."""
+    with talk(max_output=100_000) as each:
+        each.engine.cache[b"\0k"] = b"x" * BIG
+        each.socket.send(array(b"GET", b"k") * 500)
+        each.turn()
+        assert each.client.unread_bytes > 0
+        each.socket.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            each.turn()
+        assert each.receive() == (b"$%d\r\n%b\r\n" % (BIG, b"x" * BIG)) * 500
+        assert each.client.closed == "ended"
+
+
 def test_a_late_reply_reaches_who_has_stopped_sending() -> None:
     places: list[Pending] = []
 

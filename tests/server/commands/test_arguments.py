@@ -20,6 +20,15 @@ def test_memory_beyond_what_can_be_counted(ours: Wire, name: str, value: str) ->
     assert ours.call("CONFIG", "GET", "timeout") == before
 
 
+def test_a_limit_that_falls_after_what_was_queued(ours: Wire) -> None:
+    before = ours.call("CONFIG", "GET", "proto-max-bulk-len")[1]
+    ours.call("MULTI")
+    ours.call("CONFIG", "SET", "proto-max-bulk-len", "1mb")
+    ours.call("SET", "k", bytes(2 << 20))
+    ours.call("CONFIG", "SET", "proto-max-bulk-len", before)
+    assert ours.call("EXEC") == ["OK"] * 3
+
+
 @pytest.mark.parametrize(
     ("begin", "repeated", "reply"),
     [
