@@ -404,7 +404,9 @@ cdef class Engine(Dispatcher):
             self.take(client, data, size)
         finally:
             self.working = worked
-        return 0 if worked else self.flush_all()
+        if not worked:
+            self.flush_noted()  # who was closed goes with its buffers
+        return 0
 
     cdef int ended(self, Client client) except -1:
         """The other end sends no more; it may still read."""
@@ -504,8 +506,7 @@ cdef class Engine(Dispatcher):
             self.on_room(client)
             if client.closed is not None:
                 return 0
-        if (left or client.room or client.counted or client.held_bytes or client.queued
-                or client.pinned):
+        if left + client.room + client.counted + client.held_bytes + client.queued + client.pinned:
             self.count(client)
         return self.rewatch(client)
 

@@ -95,7 +95,7 @@ def test_the_replies_of_a_transaction_are_bounded() -> None:
         each.ask(b"MULTI\r\n" + queued * 50)
         assert each.ask(b"EXEC\r\n") == b""
         assert each.client.closed == "memory"
-        assert each.engine.cache[b"\0n"] == b"3"
+        assert each.engine.cache[b"\0n"] == b"2"
 
 
 def test_a_proxy_is_asked_for_all_but_hits() -> None:

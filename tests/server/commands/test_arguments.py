@@ -34,7 +34,7 @@ def test_a_limit_that_falls_after_what_was_queued(ours: Wire) -> None:
     [
         (["SCAN", "0"], ["COUNT", "1"], [b"0", []]),
         (["COPY", "none", "other"], ["REPLACE"], 0),
-        (["MEMORY", "USAGE", "none"], ["SAMPLES", "1"], None),
+        (["MEMORY", "USAGE", "none"], ["SAMPLES", "1"], "$-1"),
         (["HELLO", "2"], ["SETNAME", ""], None),
     ],
 )
