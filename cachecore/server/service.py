@@ -21,6 +21,7 @@ from cachecore.server import listeners
 from cachecore.server.access import Access
 from cachecore.server.commands import all_commands
 from cachecore.server.keyspace import Keyspace
+from cachecore.server.machine import OTHER_FILES, allow_descriptors
 from cachecore.server.notify import notify
 from cachecore.server.settings import MisfitError, Settings
 from cachecore.server.snapshot import Saver
@@ -270,6 +271,11 @@ def run(settings: Settings) -> None:
         SettingsError: a file that is named in the settings is wrong.
         OSError: an address is taken, or cannot be listened on.
     """
+    needed = settings.maxclients + OTHER_FILES
+    allowed = allow_descriptors(needed)
+    if allowed < needed:
+        text = "the limit of open files, %d, is too low for maxclients = %d: more are refused"
+        log.warning(text, allowed, settings.maxclients)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(settings))
 

@@ -108,6 +108,17 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
         wait_until(lambda: host.ask("GET", "k") == b"v", "it does not recover")
 
 
+def test_descriptors_are_had_for_all_clients(tmp_path: Path) -> None:
+    """As many as may be; where these are too few, the log says so."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))"
+    with serving(tmp_path, before=limit, maxclients=300) as host, ExitStack() as stack:
+        wires = [stack.enter_context(host.wire()) for _ in range(300)]
+        assert {wire.ask("PING") for wire in wires} == {"PONG"}
+        assert "limit of open files" not in host.log()
+    with serving(tmp_path / "few", before=limit) as host:
+        assert "the limit of open files, 400, is too low for maxclients = 10000" in host.log()
+
+
 def cpu_seconds(host: Host) -> float:
     fields = Path(f"/proc/{host.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

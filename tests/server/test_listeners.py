@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
+
+import pytest
 
 from cachecore.server import listeners
 from server.hosts import PATIENCE
@@ -38,3 +41,18 @@ def test_a_server_that_does_not_come_round_to_accepting_is_left_alone(tmp_path: 
         beginning.join(PATIENCE)
         assert errors == [errno.EADDRINUSE]
         assert path.is_socket()
+
+
+def test_errors_name_the_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for path, why in (
+        (tmp_path / "file", "Address already in use"),
+        (tmp_path / "none" / "socket", "No such file or directory"),
+        (tmp_path / ("x" * 200), "AF_UNIX path too long"),
+    ):
+        with pytest.raises(OSError, match=re.escape(f"cannot listen on {path}: {why}")):
+            listeners.unix(path, 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address alr"):
+            listeners.tcp("127.0.0.1", port, 1)
