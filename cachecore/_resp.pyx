@@ -28,8 +28,7 @@ from cachecore.cc_serve cimport cc_value_release
 from cachecore.cc_socket cimport *
 
 from logging import getLogger
-from os import O_CLOEXEC, O_RDONLY
-from os import open as open_descriptor
+from os import O_CLOEXEC, O_RDONLY, open as open_descriptor
 
 from cachecore._resp_client import MAY_ALL
 
@@ -64,7 +63,8 @@ cdef class Engine(Dispatcher):
         max_unread: bytes of commands that are still received then.
         max_buffered: bytes of input and output of all clients; beyond, who has most is closed.
         idle_timeout, command_timeout, output_timeout: seconds without a command, until a command
-            is complete (as long again for each MiB of it), without reading replies; 0: for ever.
+            is complete (as long again for each MiB of it), without reading replies, or from the
+            end of what a client sends to its last reply; 0: for ever.
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
@@ -410,7 +410,7 @@ cdef class Engine(Dispatcher):
 
     cdef int ended(self, Client client) except -1:
         """The other end sends no more; it may still read."""
-        client.over = True
+        client.over, client.sent_at = True, cc_clock_ms()
         if not client.stalled:  # else what has come is executed first
             client.close("ended")
         return self.note(client)
@@ -541,7 +541,8 @@ cdef class Engine(Dispatcher):
         for client in list(self.clients.values()):
             idle = (self.now - client.received_at) / 1000
             part = (self.now - client.part_since) / 1000 if client.part_since else 0
-            stuck = (self.now - client.sent_at) / 1000 if client.unsent or client.choked else 0
+            waits = client.unsent or client.choked or client.over
+            stuck = (self.now - client.sent_at) / 1000 if waits else 0
             if 0 < self.output_timeout < stuck:
                 self.close_client(client, "output")
             elif 0 < self.command_timeout * (1 + (client.size >> 20)) < part:
