@@ -262,8 +262,7 @@ cdef class Engine(Dispatcher):
         cdef cc_ready ready[MOST_READY]
         cdef int count, i
         cdef Client client
-        cdef uint64_t before
-        cdef int64_t start
+        cdef int64_t before, start
         if self.draining:
             raise RuntimeError("drain() was called by a command's handler")
         self.draining = True
@@ -409,7 +408,6 @@ cdef class Engine(Dispatcher):
         return 0
 
     cdef int ended(self, Client client) except -1:
-        """The other end sends no more; it may still read."""
         client.over, client.sent_at = True, cc_clock_ms()
         if not client.stalled:  # else what has come is executed first
             client.close("ended")
@@ -533,6 +531,7 @@ cdef class Engine(Dispatcher):
         """Closes clients that were idle or slow for too long; to be called every second or so."""
         cdef Client client
         cdef double idle, part, stuck
+        cdef bint waits
         self.now = cc_clock_ms()
         if self.reserve < 0:
             self.keep_reserve()

@@ -72,9 +72,7 @@ def test_a_handler_may_give_the_replies_before_its_own() -> None:
     with talk() as each:
         with_command(each, later, b"later")
         with_command(each, now, b"now")
-        assert each.ask(b"later\r\nnow\r\nPING\r\n") == (
-            b"$6\r\nbefore\r\n$3\r\nown\r\n+PONG\r\n"
-        )
+        assert each.ask(b"later\r\nnow\r\nPING\r\n") == (b"$6\r\nbefore\r\n$3\r\nown\r\n+PONG\r\n")
         assert each.client.closed is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .wire import Error, Ours, Wire
+from .wire import Error, Wire
 
 MOST = 1_000_000  # arguments; the wire gives a reply a minute
 
@@ -38,9 +38,7 @@ def test_a_limit_that_falls_after_what_was_queued(ours: Wire) -> None:
         (["HELLO", "2"], ["SETNAME", ""], None),
     ],
 )
-def test_repeated_options(
-    ours: Wire, begin: list[str], repeated: list[str], reply: object
-) -> None:
+def test_repeated_options(ours: Wire, begin: list[str], repeated: list[str], reply: object) -> None:
     args = begin + repeated * ((MOST - len(begin)) // len(repeated))
     got = ours.call(*args)
     assert not isinstance(got, Error)
