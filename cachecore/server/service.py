@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 from socket import socket
 from sys import getsizeof
@@ -63,9 +65,7 @@ class Server:
         self.access = Access(settings.password, settings.users_file, encrypted=self.encrypted)
         self.cache = _cache_of(settings) if cache is None else cache
         self.keyspace = Keyspace(self.cache, settings.databases)
-        self.saver = (
-            None if settings.snapshot is None else Saver(self.cache, settings.snapshot, Hash)
-        )
+        self.saver = None if settings.snapshot is None else _saver_of(self.cache, settings.snapshot)
         self.base: dict[str, int] = {}
         self.base_calls: dict[bytes, int] = {}
         self.rates = dict.fromkeys(RATES, 0.0)
@@ -247,6 +247,12 @@ def _cache_of(settings: Settings) -> Cache[bytes, Any]:
     return Cache(
         max_bytes=settings.memory_limit, ttl=settings.default_ttl or None, getsizeof=getsizeof
     )
+
+
+def _saver_of(cache: Cache[bytes, Any], path: Path) -> Saver:
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # else it would be lost, at the very end
+        raise MisfitError("snapshot", f"{path}: there is no folder {path.parent} to write to")
+    return Saver(cache, path, Hash)
 
 
 def _proxy_of(engine: Engine, settings: Settings) -> Proxy:

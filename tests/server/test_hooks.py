@@ -243,7 +243,7 @@ def test_who_is_closed_when_there_is_room_is_no_longer_counted() -> None:
         each.turn()
         assert each.engine.buffered_bytes > 0
         each.client.starved = True
-        each.client.write(b"+more\r\n")
+        each.client.write(bytes(400_000))  # more than the socket takes at once
         each.turn()
         assert each.client.closed == "enough"
         assert each.engine.buffered_bytes == 0

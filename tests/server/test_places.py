@@ -1,7 +1,8 @@
-"""Unix sockets: whose place is taken, and whose is not."""
+"""Places that a server cannot have: it says so, and which, when it starts."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import re
 import socket
@@ -12,6 +13,8 @@ from threading import Thread
 import pytest
 
 from cachecore.server import listeners
+from cachecore.server.service import Server
+from cachecore.server.settings import MisfitError, Settings
 from server.hosts import PATIENCE
 
 
@@ -41,6 +44,14 @@ def test_a_server_that_does_not_come_round_to_accepting_is_left_alone(tmp_path: 
         beginning.join(PATIENCE)
         assert errors == [errno.EADDRINUSE]
         assert path.is_socket()
+
+
+def test_a_snapshot_that_could_not_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+    async def begin() -> None:
+        Server(Settings(port=0, snapshot=tmp_path / "none" / "snapshot"))
+
+    with pytest.raises(MisfitError, match=f"^snapshot .*there is no folder {tmp_path}/none "):
+        asyncio.run(begin())
 
 
 def test_errors_name_the_place(tmp_path: Path) -> None:
