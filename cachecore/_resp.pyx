@@ -30,7 +30,7 @@ from cachecore.cc_socket cimport *
 from logging import getLogger
 from os import O_CLOEXEC, O_RDONLY, open as open_descriptor
 
-from cachecore._resp_client import MAY_ALL
+from cachecore._resp_client import MAY_ALL, counted_bytes
 
 cdef enum:
     PORTION = 64 * 1024           # bytes that a transport is given at once, and may keep
@@ -63,8 +63,8 @@ cdef class Engine(Dispatcher):
         max_unread: bytes of commands that are still received then.
         max_buffered: bytes of input and output of all clients; beyond, who has most is closed.
         idle_timeout, command_timeout, output_timeout: seconds without a command, until a command
-            is complete (as long again for each MiB of it), without reading replies, or from the
-            end of what a client sends to its last reply; 0: for ever.
+            is complete (as long again for each MiB of it) or a stranger known, without reading
+            replies, or from the end of what a client sends to its last reply; 0: for ever.
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
@@ -447,7 +447,10 @@ cdef class Engine(Dispatcher):
 
     def flush_noted(self):
         """Sends what handlers and replies that came late have written."""
+        cdef Client client
         self.flush_all()
+        for client in self.gone:  # its transport keeps it for a while
+            client.drop_buffers()
         self.gone.clear()
 
     cdef int flush_all(self) except -1:
@@ -531,7 +534,6 @@ cdef class Engine(Dispatcher):
         """Closes clients that were idle or slow for too long; to be called every second or so."""
         cdef Client client
         cdef double idle, part, stuck
-        cdef bint waits
         self.now = cc_clock_ms()
         if self.reserve < 0:
             self.keep_reserve()
@@ -539,7 +541,8 @@ cdef class Engine(Dispatcher):
                 cc_poll_change(self.poll, fd, <uintptr_t><int>fd << 1 | LISTENER, CC_READABLE)
         for client in list(self.clients.values()):
             idle = (self.now - client.received_at) / 1000
-            part = (self.now - client.part_since) / 1000 if client.part_since else 0
+            since = client.part_since or (0 if client.session.may else client.created)
+            part = (self.now - since) / 1000 if since else 0
             waits = client.unsent or client.choked or client.over
             stuck = (self.now - client.sent_at) / 1000 if waits else 0
             if 0 < self.output_timeout < stuck:
@@ -583,11 +586,6 @@ cdef class Engine(Dispatcher):
 
 
 # --- what the engine's methods share --------------------------------------------------------------
-
-def counted_bytes(Client client):
-    """Bytes of a client's buffers, as they were counted last."""
-    return client.counted
-
 
 cdef int turn_away(int fd) except -1:
     """Tells the other end of a socket that there is no place for it, and closes it."""

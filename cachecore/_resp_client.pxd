@@ -87,6 +87,7 @@ cdef class Client:
     cdef object __weakref__
 
     cdef int choose_slow(self) noexcept
+    cdef int drop_buffers(self) noexcept
     cdef int check_running(self) except -1
 
 

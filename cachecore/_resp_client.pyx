@@ -319,6 +319,19 @@ cdef class Client:
         self.choked = False
         self.engine.unchoked(self)
 
+    cdef int drop_buffers(self) noexcept:
+        """Gives back the memory of what a closed client's buffers hold."""
+        PyMem_RawFree(self.input)
+        self.input = NULL
+        self.begin = self.size = self.room = 0
+        cc_out_free(&self.out, cc_value_release)
+        return 0
+
+
+def counted_bytes(Client client):
+    """Bytes of a client's buffers, as they were counted last."""
+    return client.counted
+
 
 # --- what the engine does with commands and replies -----------------------------------------------
 

@@ -155,7 +155,7 @@ class Settings:
     stall_timeout: float = in_clients(
         60.0,
         TIME,
-        "Close one that leaves a command unfinished, or its replies unread, for so long.",
+        "Close one that leaves commands unfinished, replies unread, or AUTH unsaid for so long.",
     )
     max_value: int = in_clients(
         512 << 20, SIZE, "Largest argument of a command, and so the largest value."

@@ -192,6 +192,18 @@ def test_who_has_left_is_not_waited_for() -> None:
         assert each.client.closed == "output"
 
 
+def test_who_does_not_say_who_it_is_goes() -> None:
+    """Strangers would take all places there are, and never send a thing."""
+    with talk(command_timeout=1e-9) as each:
+        stranger = each.connect()[1]
+        stranger.may = 0
+        started = each.engine.now
+        while stranger.closed is None and each.engine.now - started < 5000:
+            each.engine.sweep()
+        assert stranger.closed == "slow"
+        assert each.client.closed is None
+
+
 def test_a_closed_client_is_forgotten_though_a_child_has_its_socket() -> None:
     """The system would go on telling of it, by an address at which nothing is any more."""
     with talk() as each:
