@@ -16,8 +16,6 @@ O_RDONLY: int
 MAY_ALL: int
 log: Logger
 
-def counted_bytes(client: Client) -> int: ...
-
 @disjoint_base
 class Engine(Dispatcher):
     clients: dict[int, Client]
@@ -31,7 +29,6 @@ class Engine(Dispatcher):
     on_close: Callable[[Client], object] | None
     on_room: Callable[[Client], object] | None
     max_clients: int
-    max_buffered: int
     idle_timeout: float
     command_timeout: float
     output_timeout: float

@@ -28,12 +28,12 @@ from cachecore.cc_serve cimport cc_value_release
 from cachecore.cc_socket cimport *
 
 from logging import getLogger
-from os import O_CLOEXEC, O_RDONLY
-from os import open as open_descriptor
+from os import O_CLOEXEC, O_RDONLY, open as open_descriptor
 
-from cachecore._resp_client import MAY_ALL
+from cachecore._resp_client import MAY_ALL, counted_bytes
 
 cdef enum:
+    PORTION = 64 * 1024           # bytes that a transport is given at once, and may keep
     ROOM = 256 * 1024             # bytes of replies below which a client has room for more
     MOST_SPARES = 64              # buffers for output that are kept
     LARGEST_SPARE = 256 * 1024
@@ -63,7 +63,8 @@ cdef class Engine(Dispatcher):
         max_unread: bytes of commands that are still received then.
         max_buffered: bytes of input and output of all clients; beyond, who has most is closed.
         idle_timeout, command_timeout, output_timeout: seconds without a command, until a command
-            is complete (as long again for each MiB of it), without reading replies; 0: for ever.
+            is complete (as long again for each MiB of it) or a stranger known, without reading
+            replies, or from the end of what a client sends to its last reply; 0: for ever.
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
@@ -90,7 +91,7 @@ cdef class Engine(Dispatcher):
     cdef readonly uint64_t accepted, refused, bytes_in, bytes_out
     cdef public object greet, on_close, on_room
     cdef public Py_ssize_t max_clients
-    cdef public size_t max_buffered, max_unread
+    cdef public size_t max_unread
     cdef public double idle_timeout, command_timeout, output_timeout
 
     def __cinit__(self):
@@ -150,7 +151,7 @@ cdef class Engine(Dispatcher):
     def unlisten(self, int fd):
         """Accepts no more of them."""
         self.listeners.discard(fd)
-        cc_poll_change(self.poll, fd, <uintptr_t>fd << 1 | LISTENER, 0)
+        cc_poll_remove(self.poll, fd)
 
     def adopt(self, int fd):
         """A Client of a connected, non-blocking socket, which is the engine's from here on."""
@@ -166,6 +167,7 @@ cdef class Engine(Dispatcher):
         """A Client whose bytes come and go through an asyncio transport."""
         cdef Client client = self.new_client()
         client.transport, client.watched = transport, CC_READABLE
+        transport.set_write_buffer_limits(PORTION)
         self.welcome(client)
         return client
 
@@ -237,6 +239,7 @@ cdef class Engine(Dispatcher):
         self.buffered -= client.counted
         self.gone.append(client)
         if client.fd >= 0:
+            cc_poll_remove(self.poll, client.fd)
             close_descriptor(client.fd)
             client.fd = -1
         if client.transport is not None:
@@ -259,8 +262,7 @@ cdef class Engine(Dispatcher):
         cdef cc_ready ready[MOST_READY]
         cdef int count, i
         cdef Client client
-        cdef uint64_t before
-        cdef int64_t start
+        cdef int64_t before, start
         if self.draining:
             raise RuntimeError("drain() was called by a command's handler")
         self.draining = True
@@ -366,9 +368,11 @@ cdef class Engine(Dispatcher):
 
     cdef int count(self, Client client) except -1:
         """Counts the memory of a client's buffers; if it is too much in all, who has most goes."""
-        cdef size_t held = client.room + client.held_bytes + client.queued
+        cdef size_t held = client.room + client.held_bytes + client.queued + client.pinned
         if client.unsent:
             held += client.out.room + client.out.pointed
+        if client.choked:
+            held += client.transport.get_write_buffer_size()
         self.buffered += held - client.counted
         client.counted = held
         while self.buffered > self.max_buffered:
@@ -380,6 +384,8 @@ cdef class Engine(Dispatcher):
         if client.stalled and client.closed is None and not self.must_wait(client):
             client.stalled = False
             self.go_on(client)
+            if client.over and not client.stalled:
+                client.close("ended")
         return 0
 
     # --- what comes through transports
@@ -397,12 +403,15 @@ cdef class Engine(Dispatcher):
             self.take(client, data, size)
         finally:
             self.working = worked
-        return 0 if worked else self.flush_all()
+        if not worked:
+            self.flush_noted()  # who was closed goes with its buffers
+        return 0
 
     cdef int ended(self, Client client) except -1:
-        """The other end sends no more; it may still read."""
-        client.close("ended")
-        return 0
+        client.over, client.sent_at = True, cc_clock_ms()
+        if not client.stalled:  # else what has come is executed first
+            client.close("ended")
+        return self.note(client)
 
     cdef int unchoked(self, Client client) except -1:
         return self.note(client)
@@ -438,7 +447,10 @@ cdef class Engine(Dispatcher):
 
     def flush_noted(self):
         """Sends what handlers and replies that came late have written."""
+        cdef Client client
         self.flush_all()
+        for client in self.gone:  # its transport keeps it for a while
+            client.drop_buffers()
         self.gone.clear()
 
     cdef int flush_all(self) except -1:
@@ -466,13 +478,13 @@ cdef class Engine(Dispatcher):
         cdef size_t left
         if client.out.failed:
             return self.close_client(client, "memory")
-        if client.transport is not None and cc_out_left(&client.out):
-            data = joined(&client.out)
+        while client.transport is not None and cc_out_left(&client.out) and not client.choked:
+            data = joined(&client.out, PORTION)
             client.transport.write(data)
             client.sent_at = self.now
             client.bytes_out += len(data)
             self.bytes_out += len(data)
-        while cc_out_left(&client.out):
+        while client.fd >= 0 and cc_out_left(&client.out):
             sent = cc_socket_send(client.fd, &client.out)
             if sent < 0:
                 break
@@ -493,15 +505,17 @@ cdef class Engine(Dispatcher):
         if client.starved and left + client.held_bytes < ROOM:
             client.starved = False
             self.on_room(client)
-        if left or client.room or client.counted or client.held_bytes or client.queued:
+            if client.closed is not None:
+                return 0
+        if left + client.room + client.counted + client.held_bytes + client.queued + client.pinned:
             self.count(client)
         return self.rewatch(client)
 
     cdef int rewatch(self, Client client) except -1:
         """Watches a client's socket for what is due now."""
-        cdef unsigned what = 0 if client.ending or (
+        cdef unsigned what = 0 if client.ending or client.over or (
             client.stalled and client.size - client.begin >= self.max_unread) else CC_READABLE
-        if client.unsent:
+        if client.unsent and client.fd >= 0:
             what |= CC_WRITABLE
         if what == client.watched:
             return 0
@@ -527,8 +541,10 @@ cdef class Engine(Dispatcher):
                 cc_poll_change(self.poll, fd, <uintptr_t><int>fd << 1 | LISTENER, CC_READABLE)
         for client in list(self.clients.values()):
             idle = (self.now - client.received_at) / 1000
-            part = (self.now - client.part_since) / 1000 if client.part_since else 0
-            stuck = (self.now - client.sent_at) / 1000 if client.unsent or client.choked else 0
+            since = client.part_since or (0 if client.session.may else client.created)
+            part = (self.now - since) / 1000 if since else 0
+            waits = client.unsent or client.choked or client.over
+            stuck = (self.now - client.sent_at) / 1000 if waits else 0
             if 0 < self.output_timeout < stuck:
                 self.close_client(client, "output")
             elif 0 < self.command_timeout * (1 + (client.size >> 20)) < part:
@@ -570,11 +586,6 @@ cdef class Engine(Dispatcher):
 
 
 # --- what the engine's methods share --------------------------------------------------------------
-
-def counted_bytes(Client client):
-    """Bytes of a client's buffers, as they were counted last."""
-    return client.counted
-
 
 cdef int turn_away(int fd) except -1:
     """Tells the other end of a socket that there is no place for it, and closes it."""

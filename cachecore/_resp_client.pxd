@@ -57,6 +57,7 @@ cdef class Client:
     cdef bint stopped             # by `hold`: nothing is executed
     cdef bint alone               # see `private`
     cdef bint stalled             # input waits for output to be sent, or for a reply
+    cdef bint over                # the other end sends no more
     cdef bint ending              # to be closed when all is sent
     cdef bint dirty               # in the engine's list of those with something to send
     cdef bint choked              # the transport takes no more for now
@@ -64,6 +65,7 @@ cdef class Client:
     cdef size_t held_bytes
     cdef list raws                # see `queue`
     cdef size_t queued            # bytes that they take
+    cdef size_t pinned            # bytes that the keys that it watches take
     cdef object task              # what makes the awaitable reply
     cdef str reason               # why it is ending
     cdef readonly Host engine
@@ -85,6 +87,7 @@ cdef class Client:
     cdef object __weakref__
 
     cdef int choose_slow(self) noexcept
+    cdef int drop_buffers(self) noexcept
     cdef int check_running(self) except -1
 
 

@@ -19,6 +19,10 @@ MAY_CONNECT, MAY_READ, MAY_WRITE, MAY_ADMINISTER = (
 MAY_ALL = MAY_CONNECT | MAY_READ | MAY_WRITE | MAY_ADMINISTER
 
 
+cdef enum:
+    WATCHED = 400  # bytes that a watched key takes beside its own, in two sets and a dict
+
+
 cdef dict hot_numbers():
     """Numbers of the commands that C executes, by name."""
     cdef dict numbers = {}
@@ -259,9 +263,13 @@ cdef class Client:
 
     def watch(self, keys):
         """Notes in `touched` when one of these keys, with their prefix, is written."""
+        if self.watching is None:
+            self.watching = set()
         for key in keys:
-            self.engine.watched.setdefault(key, set()).add(self)
-            self.watching = (self.watching or set()) | {key}
+            if key not in self.watching:
+                self.engine.watched.setdefault(key, set()).add(self)
+                self.watching.add(key)
+                self.pinned += len(key) + WATCHED
         self.engine.choose_slow()
 
     def unwatch(self):
@@ -271,7 +279,7 @@ cdef class Client:
             clients.discard(self)
             if not clients:
                 del self.engine.watched[key]
-        self.watching, self.touched = None, False
+        self.watching, self.touched, self.pinned = None, False, 0
         self.engine.choose_slow()
 
     def close(self, str reason="closed", *, now=False):
@@ -310,6 +318,19 @@ cdef class Client:
         """The transport takes more again."""
         self.choked = False
         self.engine.unchoked(self)
+
+    cdef int drop_buffers(self) noexcept:
+        """Gives back the memory of what a closed client's buffers hold."""
+        PyMem_RawFree(self.input)
+        self.input = NULL
+        self.begin = self.size = self.room = 0
+        cc_out_free(&self.out, cc_value_release)
+        return 0
+
+
+def counted_bytes(Client client):
+    """Bytes of a client's buffers, as they were counted last."""
+    return client.counted
 
 
 # --- what the engine does with commands and replies -----------------------------------------------

@@ -13,6 +13,7 @@ cdef class Dispatcher(Host):
     cdef readonly object loop
     cdef dict told                 # errors that handlers made, by their first words
     cdef bint judged               # see `guarded`
+    cdef public size_t max_buffered
     cdef public object intercept
     cdef public object server      # whatever handlers are to reach: settings, users
 
@@ -23,6 +24,7 @@ cdef class Dispatcher(Host):
     cdef object run(self, Client client, Command command, list args,
                     const cc_resp_request *request, char *data)
     cdef int refresh(self) except -1
+    cdef int queue_reply(self, Client client) except -1
     cdef int reply(self, Client client, cc_out *out, object value) except -1
     cdef object execute(self, Client client, Command command, list args,
                         const cc_resp_request *request, char *data)

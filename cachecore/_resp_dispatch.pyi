@@ -19,6 +19,7 @@ class Dispatcher(Host):
     server: Any
     guarded: bool
     max_bulk: int
+    max_buffered: int
     max_output: int
     @property
     def executed(self) -> int: ...

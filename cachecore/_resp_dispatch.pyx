@@ -25,6 +25,7 @@ from cachecore._resp_values import NOTHING, ReplyError
 cdef enum:
     MOST_HELD = 4096  # replies that wait for one before them
     QUEUED = 64       # bytes that a queued command takes beside its own
+    LONGEST_NAME = 128  # of what may be a command
 
 log = getLogger("cachecore.server")
 
@@ -121,9 +122,23 @@ cdef class Dispatcher(Host):
             self.reply(client, out, told(client, error))
         finally:
             client.command = NULL
-        if behind and cc_out_left(out):
-            client.held.append(joined(out))
-            client.held_bytes += len(<bytes>client.held[-1])
+        if behind:
+            self.queue_reply(client)
+        return 0
+
+    cdef int queue_reply(self, Client client) except -1:
+        """What was written to `scratch` waits for the replies before it."""
+        cdef bytes data
+        if self.scratch.failed:
+            cc_out_free(&self.scratch, cc_value_release)
+            client.out.failed = True
+        elif cc_out_left(&self.scratch):
+            data = joined(&self.scratch)
+            if client.held is None:  # its handler gave the last of those
+                cc_out_put(&client.out, data, len(data))
+            else:
+                client.held.append(data)
+                client.held_bytes += len(data)
         return 0
 
     cdef int reply(self, Client client, cc_out *out, object value) except -1:
@@ -136,7 +151,7 @@ cdef class Dispatcher(Host):
         """The reply to a command; NOTHING: it has been written, or there is none."""
         cdef list args = arguments(&client.request, data)
         cdef Command command
-        client.last_command = (<bytes>args[0]).lower()
+        client.last_command = (<bytes>args[0])[:LONGEST_NAME].lower()  # it is kept
         if self.intercept is not None:
             reply = self.intercept(client, args)
             if reply is not NotImplemented:
@@ -212,9 +227,14 @@ cdef class Dispatcher(Host):
         """Executes a queued command; its reply goes where that of the present one does."""
         cdef cc_resp_request request
         cdef cc_resp_limits limits = self.limits
-        cdef char *data = <char *>PyMem_RawMalloc(len(raw))
-        limits.max_command = 0xFFFFFFFF  # it may have been a line, which is shorter
+        cdef char *data
+        if cc_out_left(client.target) > self.max_buffered:
+            self.close_client(client, "memory")
+            raise ReplyError("OOM the replies of the transaction are too large")
+        # It may have been a line, which is shorter; and the limits may have been set anew.
+        limits.max_command = limits.max_bulk = 0xFFFFFFFF
         memset(&request, 0, sizeof(request))
+        data = <char *>PyMem_RawMalloc(len(raw))
         try:
             if data == NULL:
                 raise MemoryError("no memory for a queued command")

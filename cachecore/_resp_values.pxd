@@ -4,4 +4,4 @@ from cachecore.cc_out cimport cc_out
 
 
 cdef int put(cc_out *out, object value, unsigned protocol) except -1
-cdef bytes joined(cc_out *out)
+cdef bytes joined(cc_out *out, size_t most=*)

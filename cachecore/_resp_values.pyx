@@ -5,7 +5,7 @@ the replies of its upstream with `Replies`. Thread safety: the GIL.
 """
 
 from cpython.ref cimport Py_DECREF
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, SIZE_MAX, int64_t
 from libc.string cimport memchr, memset
 
 from cachecore.cc_out cimport *
@@ -98,18 +98,21 @@ cdef int put(cc_out *out, object value, unsigned protocol) except -1:
     return put_nested(out, value, protocol, 0)
 
 
-cdef bytes joined(cc_out *out):
-    """What there is to be sent, in one; it is empty then."""
+cdef bytes joined(cc_out *out, size_t most=SIZE_MAX):
+    """What there is to be sent, at most so many bytes, in one; it is no longer there then."""
     cdef cc_part part
+    cdef size_t size
     cdef bytes data
     cdef list found = []
-    if out.count == 0:
+    if out.count == 0 and cc_out_left(out) == out.size <= most:
         data = out.data[:out.size]
         cc_out_clear(out, release)
         return data
-    while cc_out_parts(out, &part, 1):
-        found.append((<char *>part.iov_base)[:part.iov_len])
-        cc_out_sent(out, part.iov_len, release)
+    while most and cc_out_parts(out, &part, 1):
+        size = min(part.iov_len, most)
+        most -= size
+        found.append((<char *>part.iov_base)[:size])
+        cc_out_sent(out, size, release)
     return b"".join(found)
 
 

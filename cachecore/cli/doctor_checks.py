@@ -17,13 +17,12 @@ from typing import NamedTuple
 from cachecore.cli.client import Client
 from cachecore.cli.failures import Failure, NotRunning
 from cachecore.cli.target import of_settings
-from cachecore.server.machine import cgroup_limit, usable_memory
+from cachecore.server.machine import OTHER_FILES, cgroup_limit, usable_memory
 from cachecore.server.settings import Settings
 from cachecore.units import size
 
 OK, WARNED, FAILED = "ok", "warn", "FAIL"
 OLDEST, NEWEST = (3, 11), (3, 14)  # versions of Python that are promised
-OTHER_FILES = 64  # descriptors beside those of clients: listeners, the loop, logs, the upstream
 MOST_SHARE = 0.8  # of the memory that values may take, for there is more than values
 NEEDED = ("_core", "_resp")  # modules that the server cannot do without
 
@@ -112,12 +111,12 @@ def check_memory(settings: Settings) -> Iterator[Finding]:
 
 def check_descriptors(settings: Settings) -> Iterator[Finding]:
     """Whether as many clients can connect as are allowed to."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server goes up to it
     needed = settings.maxclients + OTHER_FILES
-    what = f"{settings.maxclients:,} clients, {soft:,} open files"
-    if resource.RLIM_INFINITY not in (soft, hard) and soft < needed:
+    what = f"{settings.maxclients:,} clients, {hard:,} open files"
+    if hard != resource.RLIM_INFINITY and hard < needed:
         advice = f"ulimit -n {needed}, LimitNOFILE={needed} in a systemd unit, or lower maxclients"
-        yield Finding(FAILED if hard < needed else WARNED, "open files", what, advice)
+        yield Finding(FAILED, "open files", what, advice)
     else:
         yield Finding(OK, "open files", what)
 

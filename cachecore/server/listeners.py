@@ -31,10 +31,10 @@ def tcp(host: str, port: int, backlog: int) -> list[socket.socket]:
             listener.bind((address[0], taken, *address[2:]))
             listener.listen(backlog)
             listener.setblocking(False)
-    except OSError:
+    except OSError as error:
         for listener in found:
             listener.close()
-        raise
+        raise _named(error, f"{host} port {port}") from None
     return found
 
 
@@ -55,10 +55,14 @@ def unix(path: Path, backlog: int) -> socket.socket:
             listener.bind(str(path))
         listener.listen(backlog)
         listener.setblocking(False)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise _named(error, str(path)) from None
     return listener
+
+
+def _named(error: OSError, place: str) -> OSError:
+    return OSError(error.errno, f"cannot listen on {place}: {error.strerror or error}")
 
 
 def shown(listener: socket.socket) -> str:
@@ -76,10 +80,13 @@ def close(listener: socket.socket) -> None:
 
 def _is_alive(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return False
+        except BlockingIOError:  # it does not come round to accepting
+            return True
         return True
 
 

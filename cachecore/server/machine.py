@@ -1,13 +1,15 @@
-"""What this machine, or the container that we are in, has of memory."""
+"""What this machine, or the container that we are in, has of memory and of descriptors."""
 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
+OTHER_FILES = 64  # open beside those of clients
 UNLIMITED = 1 << 60  # cgroups of version 1 write a number as large as this for "no limit"
 
 
@@ -50,3 +52,13 @@ def _limits(cgroups: Path, own: Path) -> Iterator[int]:
                 yield int(text)
             if around == root:
                 break
+
+
+def allow_descriptors(needed: int) -> int:
+    """Raise the limit of open files to what is needed, as far as it may be; what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return needed if soft == resource.RLIM_INFINITY else soft

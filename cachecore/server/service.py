@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
 from socket import socket
 from sys import getsizeof
@@ -21,6 +23,7 @@ from cachecore.server import listeners
 from cachecore.server.access import Access
 from cachecore.server.commands import all_commands
 from cachecore.server.keyspace import Keyspace
+from cachecore.server.machine import OTHER_FILES, allow_descriptors
 from cachecore.server.notify import notify
 from cachecore.server.settings import MisfitError, Settings
 from cachecore.server.snapshot import Saver
@@ -63,9 +66,7 @@ class Server:
         self.access = Access(settings.password, settings.users_file, encrypted=self.encrypted)
         self.cache = _cache_of(settings) if cache is None else cache
         self.keyspace = Keyspace(self.cache, settings.databases)
-        self.saver = (
-            None if settings.snapshot is None else Saver(self.cache, settings.snapshot, Hash)
-        )
+        self.saver = None if settings.snapshot is None else _saver_of(self.cache, settings.snapshot)
         self.base: dict[str, int] = {}
         self.base_calls: dict[bytes, int] = {}
         self.rates = dict.fromkeys(RATES, 0.0)
@@ -260,6 +261,12 @@ def _cache_of(settings: Settings) -> Cache[bytes, Any]:
     )
 
 
+def _saver_of(cache: Cache[bytes, Any], path: Path) -> Saver:
+    if not os.access(path.parent, os.W_OK | os.X_OK):  # else it would be lost, at the very end
+        raise MisfitError("snapshot", f"{path}: there is no folder {path.parent} to write to")
+    return Saver(cache, path, Hash)
+
+
 def _proxy_of(engine: Engine, settings: Settings) -> Proxy:
     try:
         from cachecore.server.proxy import Proxy
@@ -283,6 +290,11 @@ def run(settings: Settings) -> None:
         SettingsError: a file that is named in the settings is wrong.
         OSError: an address is taken, or cannot be listened on.
     """
+    needed = settings.maxclients + OTHER_FILES
+    allowed = allow_descriptors(needed)
+    if allowed < needed:
+        text = "the limit of open files, %d, is too low for maxclients = %d: more are refused"
+        log.warning(text, allowed, settings.maxclients)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(settings))
 

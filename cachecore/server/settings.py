@@ -36,6 +36,7 @@ from cachecore.server.values import (
 )
 
 MOST_MEMORY = 1 << 30  # bytes, where no limit is given
+MOST_COMMAND = (1 << 32) - 1  # bytes that the parser can count
 GROUPS = {
     "network": "Where it listens",
     "clients": "What clients may do",
@@ -154,7 +155,7 @@ class Settings:
     stall_timeout: float = in_clients(
         60.0,
         TIME,
-        "Close one that leaves a command unfinished, or its replies unread, for so long.",
+        "Close one that leaves commands unfinished, replies unread, or AUTH unsaid for so long.",
     )
     max_value: int = in_clients(
         512 << 20, SIZE, "Largest argument of a command, and so the largest value."
@@ -315,6 +316,8 @@ def _check_snapshot(settings: Settings) -> None:
 
 
 def _check_sizes(settings: Settings) -> None:
+    if settings.max_command > MOST_COMMAND:
+        raise MisfitError("max_command", f"must be at most {MOST_COMMAND}")
     if settings.max_command < settings.max_value:
         raise MisfitError("max_command", "must be at least max_value, or none could be sent")
 

@@ -149,8 +149,9 @@ class TlsProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
-        if self.client is not None:
-            self.client.connection_lost()
+        client, self.client = self.client, None  # else they keep each other, and its buffers
+        if client is not None:
+            client.connection_lost()
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""

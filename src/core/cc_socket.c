@@ -33,6 +33,11 @@ int cc_poll_change(int poll, int fd, uintptr_t tag, unsigned what)
     return control(poll, EPOLL_CTL_MOD, fd, tag, what);
 }
 
+void cc_poll_remove(int poll, int fd)
+{
+    epoll_ctl(poll, EPOLL_CTL_DEL, fd, NULL);
+}
+
 int cc_poll_ready(int poll, cc_ready *ready, int most)
 {
     struct epoll_event events[MOST_READY];

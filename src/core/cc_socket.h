@@ -21,6 +21,10 @@ int cc_poll_open(void);
 int cc_poll_add(int poll, int fd, uintptr_t tag, unsigned what);
 int cc_poll_change(int poll, int fd, uintptr_t tag, unsigned what);
 
+/* Watches it no more: to be called before it is closed, since a copy of the descriptor, as the child
+   of a fork has one, would keep it watched. */
+void cc_poll_remove(int poll, int fd);
+
 /* The sockets that are ready now, at most `most` <= 256; how many. */
 int cc_poll_ready(int poll, cc_ready *ready, int most);
 

@@ -192,8 +192,8 @@ static void prefetch(const cc_call *call, uint32_t from, uint32_t count, uint32_
     for (uint32_t i = 0; i < count; i++) {
         if (guess[i] == NULL)
             continue;
-        CC_PREFETCH(PyBytes_AS_STRING(cc_record_key(guess[i])));
-        CC_PREFETCH(PyBytes_AS_STRING(cc_record_value(guess[i])));
+        CC_PREFETCH((char *)cc_record_key(guess[i]) + offsetof(PyBytesObject, ob_sval));
+        CC_PREFETCH((char *)cc_record_value(guess[i]) + offsetof(PyBytesObject, ob_sval));
     }
 }
 
@@ -299,7 +299,7 @@ static cc_run add(const cc_call *call, int64_t step)
 {
     cc_table *table = call->service->table;
     cc_raw raw = key_at(call, 1);
-    int64_t now, number = 0;
+    int64_t now, number = 0, deadline = INT64_MAX;
     bool failed;
     double ttl = default_ttl(call);
     char text[24];
@@ -313,6 +313,7 @@ static cc_run add(const cc_call *call, int64_t step)
         if (!read_integer(PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value), &number))
             return put_error(call, NOT_INTEGER);
         ttl = cc_table_ttl(table, record, now);
+        deadline = cc_table_deadline(table, record);
     }
     if (__builtin_add_overflow(number, step, &number))
         return put_error(call, "ERR increment or decrement would overflow");
@@ -320,7 +321,16 @@ static cc_run add(const cc_call *call, int64_t step)
     cc_run result = set(call, raw, PyBytes_FromStringAndSize(text, (Py_ssize_t)size), ttl);
     if (result == CC_RUN_NOT_MINE)
         return put_error(call, TOO_LARGE);
-    return result == CC_RUN_DONE ? put_integer(call, number) : result;
+    if (result != CC_RUN_DONE)
+        return result;
+    if (deadline != INT64_MAX) { /* the clock may have gone on since the lifetime was read */
+        record = peek(table, raw, &now, &failed);
+        if (failed)
+            return CC_RUN_FAILED;
+        if (record != NULL)
+            cc_table_set_ttl(table, record, now, ((double)(deadline - now) - 0.5) / 1000);
+    }
+    return put_integer(call, number);
 }
 
 static cc_run run_incr(const cc_call *call)

@@ -66,12 +66,11 @@ def test_of_descriptors_and_the_backlog() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
     try:
-        found = findings("--maxclients", 437)["open files"]
-        assert (found["level"], "ulimit -n 501" in found["advice"]) == ("warn", True)
-        assert findings("--maxclients", 436)["open files"]["level"] == "ok"
+        assert findings("--maxclients", 437)["open files"]["level"] == "ok"  # it is raised
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert findings("--maxclients", 1_000_000)["open files"]["level"] == "FAIL"
+    found = findings("--maxclients", 1_000_000)["open files"]
+    assert (found["level"], "ulimit -n 1000064" in found["advice"]) == ("FAIL", True)
     assert "somaxconn=65535" in findings("--backlog", 65535)["backlog"]["advice"]
 
 

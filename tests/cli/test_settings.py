@@ -79,6 +79,7 @@ def test_values_are_read_as_in_toml() -> None:
         ("tls_key", "key.pem", "needs tls_cert"),
         ("tls_client_ca", "ca.pem", "needs tls_cert"),
         ("max_command", 1000, "at least max_value"),
+        ("max_command", 1 << 32, "at most 4294967295"),
         ("metrics_port", 6380, "must differ"),
         ("metrics_bind", "0.0.0.0", "allow_remote"),
     ],

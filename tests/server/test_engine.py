@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import select
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -139,6 +142,20 @@ def test_commands_after_the_last_byte_are_still_answered() -> None:
         assert each.client.closed == "ended"
 
 
+def test_commands_that_wait_outlive_the_last_byte() -> None:
+    """Who asks for much, says that this was all, and reads then gets all of it."""
+    with talk(max_output=100_000) as each:
+        each.engine.cache[b"\0k"] = b"x" * BIG
+        each.socket.send(array(b"GET", b"k") * 500)
+        each.turn()
+        assert each.client.unread_bytes > 0
+        each.socket.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            each.turn()
+        assert each.receive() == (b"$%d\r\n%b\r\n" % (BIG, b"x" * BIG)) * 500
+        assert each.client.closed == "ended"
+
+
 def test_a_late_reply_reaches_who_has_stopped_sending() -> None:
     places: list[Pending] = []
 
@@ -156,6 +173,47 @@ def test_a_late_reply_reaches_who_has_stopped_sending() -> None:
         each.turn()
         assert each.receive() == b"$4\r\nlate\r\n+PONG\r\n"
         assert each.client.closed == "ended"
+
+
+def test_who_has_left_is_not_waited_for() -> None:
+    """Its last command may never be answered; a proxy's would be, and what it takes lost."""
+    with talk(output_timeout=1e-9) as each:
+        with_command(each, lambda client, args: client.defer())
+        each.socket.send(b"test\r\n")
+        each.turn()
+        started = each.engine.now
+        while each.engine.now - started < 30:
+            each.engine.sweep()
+        assert each.client.closed is None
+        each.socket.shutdown(socket.SHUT_WR)
+        each.turn()
+        while each.client.closed is None and each.engine.now - started < 5000:
+            each.engine.sweep()
+        assert each.client.closed == "output"
+
+
+def test_who_does_not_say_who_it_is_goes() -> None:
+    """Strangers would take all places there are, and never send a thing."""
+    with talk(command_timeout=1e-9) as each:
+        stranger = each.connect()[1]
+        stranger.may = 0
+        started = each.engine.now
+        while stranger.closed is None and each.engine.now - started < 5000:
+            each.engine.sweep()
+        assert stranger.closed == "slow"
+        assert each.client.closed is None
+
+
+def test_a_closed_client_is_forgotten_though_a_child_has_its_socket() -> None:
+    """The system would go on telling of it, by an address at which nothing is any more."""
+    with talk() as each:
+        ours, client = each.connect()
+        copy = os.dup(client.fileno)
+        client.close(now=True)
+        ours.send(b"PING\r\n")
+        with select.epoll.fromfd(os.dup(each.engine.fileno())) as watched:
+            assert watched.poll(0) == []
+        os.close(copy)
 
 
 def test_quit_is_answered_and_what_follows_is_not() -> None:
@@ -244,6 +302,23 @@ def test_counting_keeps_to_64_bits_and_to_the_lifetime() -> None:
             each.ask(b"DECRBY k -9223372036854775808\r\n") == b"-ERR decrement would overflow\r\n"
         )
         assert each.ask(b"TTL k\r\n") == b":100\r\n"
+
+
+def test_counting_does_not_move_the_deadline() -> None:
+    """The clock goes on between two readings of it, and a key may be counted up very often."""
+    clock = [1000.0, 0.0]
+
+    def timer() -> float:
+        clock[0] += clock[1]
+        return clock[0]
+
+    with talk(Cache(max_bytes="1MB", getsizeof=sys.getsizeof, timer=timer)) as each:
+        each.ask(b"SET k 0 EX 100\r\n")
+        clock[1] = 0.001
+        each.ask(b"INCR k\r\n" * 1000)
+        clock[1] = 0.0
+        assert clock[0] > 1001
+        assert each.ask(b"PTTL k\r\n") == b":%d\r\n" % round((1100 - clock[0]) * 1000)
 
 
 def test_hashes_are_read() -> None:

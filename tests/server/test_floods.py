@@ -108,6 +108,17 @@ def test_out_of_descriptors(tmp_path: Path) -> None:
         wait_until(lambda: host.ask("GET", "k") == b"v", "it does not recover")
 
 
+def test_descriptors_are_had_for_all_clients(tmp_path: Path) -> None:
+    """As many as may be; where these are too few, the log says so."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 400))"
+    with serving(tmp_path, before=limit, maxclients=300) as host, ExitStack() as stack:
+        wires = [stack.enter_context(host.wire()) for _ in range(300)]
+        assert {wire.ask("PING") for wire in wires} == {"PONG"}
+        assert "limit of open files" not in host.log()
+    with serving(tmp_path / "few", before=limit) as host:
+        assert "the limit of open files, 400, is too low for maxclients = 10000" in host.log()
+
+
 def cpu_seconds(host: Host) -> float:
     fields = Path(f"/proc/{host.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -214,6 +225,26 @@ def test_transactions_are_bounded(tmp_path: Path) -> None:
             assert host.memory() - memory < 32 << 20
             assert wire.ask("EXEC").startswith("EXECABORT")
             assert wire.ask("GET", "k") is None
+
+
+def test_what_is_remembered_of_clients_is_bounded(tmp_path: Path) -> None:
+    """Names, of themselves and of commands that there are not, and the keys that they watch."""
+    with serving(tmp_path, max_buffered=32 << 20) as host, ExitStack() as stack:
+        large = b"x" * 20_000_000
+        host.ask("NOPE" + "x" * 20_000_000)  # what receiving it takes once
+        memory = host.memory()
+        for _ in range(5):
+            wire = stack.enter_context(host.wire())
+            assert wire.ask(large).startswith("ERR unknown command")
+            assert wire.ask("CLIENT", "SETNAME", large).startswith("ERR ")
+            assert wire.ask("CLIENT", "SETINFO", "LIB-NAME", large).startswith("ERR ")
+        assert host.memory() - memory < 48 << 20
+        watching = stack.enter_context(host.wire())
+        with suppress(OSError, EOFError):
+            for at in range(10):
+                watching.ask("WATCH", *[b"%d %d" % (at, number) for number in range(100_000)])
+        assert not watching.is_open()
+        assert host.memory("VmHWM") - memory < 160 << 20
 
 
 def test_values_that_are_too_large(tmp_path: Path) -> None:

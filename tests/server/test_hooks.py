@@ -87,6 +87,17 @@ def test_a_queue_is_bounded() -> None:
         assert each.ask(b"EXEC\r\n").startswith(b"-EXECABORT")
 
 
+def test_the_replies_of_a_transaction_are_bounded() -> None:
+    with talk(max_buffered=1 << 20) as each:
+        transactions(each)
+        each.engine.cache[b"\0k"] = b"x" * 1000
+        queued = array(b"MGET", *[b"k"] * 500) + array(b"INCR", b"n")
+        each.ask(b"MULTI\r\n" + queued * 50)
+        assert each.ask(b"EXEC\r\n") == b""
+        assert each.client.closed == "memory"
+        assert each.engine.cache[b"\0n"] == b"2"
+
+
 def test_a_proxy_is_asked_for_all_but_hits() -> None:
     each = Recorder()
     try:
@@ -223,6 +234,19 @@ def test_room_is_told_of_once_replies_were_read() -> None:
         each.turn()
         assert told == [each.client]
         assert not each.client.starved
+
+
+def test_who_is_closed_when_there_is_room_is_no_longer_counted() -> None:
+    with talk() as each:
+        each.engine.on_room = lambda client: client.close("enough", now=True)
+        each.socket.send(b"*2\r\n$3\r\nGET\r\n$100000\r\n" + b"x" * 50_000)
+        each.turn()
+        assert each.engine.buffered_bytes > 0
+        each.client.starved = True
+        each.client.write(bytes(400_000))  # more than the socket takes at once
+        each.turn()
+        assert each.client.closed == "enough"
+        assert each.engine.buffered_bytes == 0
 
 
 def test_a_proxy_does_not_answer_for_lifetimes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,47 @@ def test_a_place_may_be_filled_before_it_is_returned() -> None:
         places[1].resolve(1)
         each.turn()
         assert each.receive() == b":1\r\n$3\r\nnow\r\n"
+
+
+def test_a_handler_may_give_the_replies_before_its_own() -> None:
+    places: list[Pending] = []
+
+    def later(client: Client, args: list[bytes]) -> Pending:
+        places.append(client.defer())
+        return places[-1]
+
+    def now(client: Client, args: list[bytes]) -> bytes:
+        for place in places:
+            place.resolve(b"before")
+        return b"own"
+
+    with talk() as each:
+        with_command(each, later, b"later")
+        with_command(each, now, b"now")
+        assert each.ask(b"later\r\nnow\r\nPING\r\n") == (b"$6\r\nbefore\r\n$3\r\nown\r\n+PONG\r\n")
+        assert each.client.closed is None
+
+
+def test_a_reply_for_which_there_is_no_memory_closes_its_client_alone() -> None:
+    """One that has to wait for others, too: nothing is sent of which a part is missing."""
+    with talk(max_output=1 << 40, max_buffered=1 << 40, point=1 << 40) as each:
+        with_command(each, lambda client, args: client.defer())
+        each.engine.cache[b"\0k"] = b"x" * 50_000_000
+        large = b"MGET" + b" k" * 60 + b"\r\n"
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(
+            resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 30), before[1])
+        )
+        try:
+            each.ask(b"test\r\n" + large)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        assert each.client.closed == "memory"
+        ours, _ = each.connect()
+        ours.send(b"test\r\nPING\r\n")
+        each.turn()
+        assert each.engine.closes == {"memory": 1}
 
 
 def test_an_awaitable_reply_makes_its_client_wait_and_nobody_else() -> None:

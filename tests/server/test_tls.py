@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -142,6 +143,29 @@ def test_replies_that_are_not_read(host: Host, folder: Path) -> None:
         assert exit_code(fork(ask_much)) == 0
         assert host.memory("VmHWM") - before < 100 << 20
         assert wire.ask("PING") == "PONG"
+
+
+def test_unread_replies_of_all_clients_together(folder: Path) -> None:
+    """What the transports keep is little, and what waits for them is counted."""
+    host = Host(folder / "together", **files(folder), max_unread=4 << 20, max_buffered=32 << 20)
+    try:
+        with ExitStack() as stack:
+            wires = [stack.enter_context(host.wire(context=context(folder))) for _ in range(81)]
+            assert wires[-1].ask("SET", "k", b"x" * 1000) == "OK"
+            before = host.memory()
+            for wire in wires[:-1]:
+                wire.socket.settimeout(0.2)
+                with suppress(OSError):
+                    for _ in range(20):
+                        wire.say("MGET", *["k"] * 1000)
+            assert wires[-1].ask("PING") == "PONG"
+            assert host.memory("VmHWM") - before < 128 << 20
+            told = wires[-1].ask("INFO").decode()
+            fields = dict(re.findall(r"(\w+):(\d+)\r", told))
+            assert int(fields["mem_clients_normal"]) > 16 << 20
+            assert int(fields["connected_clients"]) < 81
+    finally:
+        host.kill()
 
 
 def test_too_many(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.addresses import ends_of, shown
-from cachecore.server.commands.connection import checked_name
+from cachecore.server.commands.connection import LONGEST_NAME, checked_name
 from cachecore.server.commands.numbers import integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import Family
@@ -61,7 +61,7 @@ def line_of(client: Client) -> str:
         "omem": client.unsent_bytes,
         "tot-mem": client.unread_bytes + client.unsent_bytes,
         "events": "r",
-        "cmd": (client.last_command or b"NULL").decode("utf-8", "backslashreplace").split()[0],
+        "cmd": _word(client.last_command),
         "user": client.user.name if client.user is not None else "(none)",
         "redir": -1,
         "resp": client.protocol,
@@ -69,6 +69,11 @@ def line_of(client: Client) -> str:
         "lib-ver": state.get("lib-ver", b"").decode(),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _word(name: bytes) -> str:
+    """What a client called a command, which may be anything, as one word."""
+    return "".join(name.decode("utf-8", "backslashreplace").split()) or "NULL"
 
 
 @CLIENT.add("id", 2)
@@ -97,7 +102,7 @@ def setinfo(client: Client, args: list[bytes]) -> str:
     if option not in (b"lib-name", b"lib-ver"):
         name = args[2][:128].decode("utf-8", "backslashreplace")
         raise ReplyError(f"ERR Unrecognized option '{name}'")
-    if any(not 33 <= letter <= 126 for letter in args[3]):
+    if len(args[3]) > LONGEST_NAME or any(not 33 <= letter <= 126 for letter in args[3]):
         name = option.decode()
         raise ReplyError(f"ERR {name} cannot contain spaces, newlines or special characters.")
     client.state[option.decode()] = args[3]

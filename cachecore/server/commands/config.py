@@ -16,12 +16,13 @@ from cachecore.server.commands.info import POLICY
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import Family, wrong_number
 from cachecore.server.service import Server
+from cachecore.server.settings import MOST_COMMAND
 
 TABLE = Table()
 CONFIG = Family(TABLE, "config", flags="admin noscript loading stale")
 UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3}
 UNITS["gb"] = 1024**3
-LEAST_MEMORY = 1 << 20
+LEAST_MEMORY, MOST_MEMORY = 1 << 20, 1 << 62
 
 
 class Parameter(NamedTuple):
@@ -35,14 +36,17 @@ class Parameter(NamedTuple):
     """Why it cannot be changed."""
 
 
-def _memory(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,18})([kmg]?b?)", text.lower())
-    if match is None:
-        raise ValueError("argument must be a memory value")
-    size = int(match[1]) * UNITS[match[2]]
-    if size < LEAST_MEMORY:
-        raise ValueError(f"argument must be at least {LEAST_MEMORY}: this server is always bounded")
-    return size
+def _memory(most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        match = re.fullmatch(r"(\d{1,18})([kmg]?b?)", text.lower())
+        if match is None:
+            raise ValueError("argument must be a memory value")
+        size = int(match[1]) * UNITS[match[2]]
+        if not LEAST_MEMORY <= size <= most:
+            raise ValueError(f"argument must be between {LEAST_MEMORY} and {most} inclusive")
+        return size
+
+    return read
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -83,7 +87,7 @@ def _snapshot(part: Callable[[Any], Any]) -> Callable[[Server], str]:
 
 
 PARAMETERS = {
-    "maxmemory": Parameter(lambda server: server.cache.max_bytes, _memory, _resize),
+    "maxmemory": Parameter(lambda server: server.cache.max_bytes, _memory(MOST_MEMORY), _resize),
     "maxmemory-policy": Parameter(lambda server: POLICY, _only(POLICY)),
     "maxclients": Parameter(
         lambda server: server.engine.max_clients,
@@ -105,7 +109,7 @@ PARAMETERS = {
     "protected-mode": Parameter(lambda server: "yes", kind="protected"),
     "requirepass": Parameter(lambda server: "", kind="protected"),
     "proto-max-bulk-len": Parameter(
-        lambda server: server.engine.max_bulk, _memory, _set_of_engine("max_bulk")
+        lambda server: server.engine.max_bulk, _memory(MOST_COMMAND), _set_of_engine("max_bulk")
     ),
     "save": Parameter(_save_points),
     "appendonly": Parameter(lambda server: "no", _only("no")),

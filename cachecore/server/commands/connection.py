@@ -13,6 +13,7 @@ from cachecore.server.commands.registry import Table
 from cachecore.server.commands.subcommands import wrong_number
 
 TABLE = Table()
+LONGEST_NAME = 1024  # bytes; it is kept, and shown to others
 VERSION = "7.0.15"  # of Redis, whose commands and errors these are
 
 
@@ -103,13 +104,13 @@ def hello_options(
         protocol = integer(args[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (2, 3):
             raise ReplyError("NOPROTO unsupported protocol version")
-    rest = args[2:]
+    rest = args[:1:-1]
     while rest:
-        option = rest.pop(0)
+        option = rest.pop()
         if option.lower() == b"auth" and len(rest) >= 2:
-            user = rest.pop(0), rest.pop(0)
+            user = rest.pop(), rest.pop()
         elif option.lower() == b"setname" and rest:
-            name = checked_name(rest.pop(0))
+            name = checked_name(rest.pop())
         else:
             shown = option[:128].decode("utf-8", "backslashreplace")
             raise ReplyError(f"ERR Syntax error in HELLO option '{shown}'")
@@ -118,6 +119,8 @@ def hello_options(
 
 def checked_name(name: bytes) -> bytes:
     """A client's name, if it can be one."""
+    if len(name) > LONGEST_NAME:
+        raise ReplyError(f"ERR Client names are at most {LONGEST_NAME} bytes long.")
     if any(not 33 <= letter <= 126 for letter in name):
         raise ReplyError("ERR Client names cannot contain spaces, newlines or special characters.")
     return name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cachecore._keyspace import Hash, deadline_of, fits, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
-from cachecore.server.commands.numbers import NOT_INTEGER, small_integer
+from cachecore.server.commands.numbers import small_integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import names_in
 from cachecore.server.commands.values import SYNTAX, TOO_LARGE
@@ -79,13 +79,13 @@ def _rename(client: Client, args: list[bytes], *, over: bool) -> bool:
 @TABLE.command("copy", -3, flags="write denyoom", keys=(1, 2, 1))
 def copy(client: Client, args: list[bytes]) -> int:
     """COPY source target [DB number] [REPLACE]."""
-    options, prefix, replace = args[3:], client.prefix, False
+    options, prefix, replace = args[:2:-1], client.prefix, False
     while options:
-        option = options.pop(0).lower()
+        option = options.pop().lower()
         if option == b"replace":
             replace = True
         elif option == b"db" and options:
-            prefix = _database(client, options.pop(0))
+            prefix = _database(client, options.pop())
         else:
             raise ReplyError(SYNTAX)
     source, target = client.prefix + args[1], prefix + args[2]
@@ -111,9 +111,9 @@ def move(client: Client, args: list[bytes]) -> int:
     return 1
 
 
-def _database(client: Client, text: bytes, error: str = NOT_INTEGER) -> bytes:
+def _database(client: Client, text: bytes) -> bytes:
     """What keys of a database begin with, by its number in an argument."""
-    prefix: bytes = client.engine.server.keyspace.use(small_integer(text, error))
+    prefix: bytes = client.engine.server.keyspace.use(small_integer(text))
     return prefix
 
 
@@ -148,8 +148,11 @@ def flushall(client: Client, args: list[bytes]) -> str:
 @TABLE.command("swapdb", 3, flags="write fast")
 def swapdb(client: Client, args: list[bytes]) -> str:
     """SWAPDB number number. O(entries), unlike Redis': the number is a part of each key."""
-    one = _database(client, args[1], "ERR invalid first DB index")
-    other = _database(client, args[2], "ERR invalid second DB index")
+    numbers = (
+        small_integer(args[1], "ERR invalid first DB index"),
+        small_integer(args[2], "ERR invalid second DB index"),
+    )
+    one, other = map(client.engine.server.keyspace.use, numbers)
     cache = client.cache
     moved: list[tuple[bytes, bytes | Hash | None, int | None]] = []
     left: list[bytes] = []

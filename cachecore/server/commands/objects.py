@@ -61,11 +61,10 @@ def refcount(client: Client, args: list[bytes]) -> int | None:
 @MEMORY.add("usage", -3, keys=(2, 2, 1))
 def usage(client: Client, args: list[bytes]) -> int | None:
     """USAGE <key> [SAMPLES <count>]: Return the bytes of the key, its value and their overhead."""
-    options = args[3:]
+    options = args[:2:-1]
     while options:  # all of it is counted, whatever sample is asked for
-        if options[0].lower() != b"samples" or len(options) < 2 or integer(options[1]) < 0:
+        if options.pop().lower() != b"samples" or not options or integer(options.pop()) < 0:
             raise ReplyError(SYNTAX)
-        del options[:2]
     key = client.prefix + args[2]
     value = client.cache.peek(key)
     return None if value is None else size_of(client.cache, key, value)

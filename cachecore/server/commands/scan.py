@@ -26,10 +26,9 @@ class Options(NamedTuple):
 
 def read_options(words: list[bytes], *, keys: bool = False) -> Options:
     """[MATCH pattern] [COUNT count], and of `keys` [TYPE type]. ReplyError for anything else."""
-    options = Options()
+    options, words = Options(), words[::-1]
     while words:
-        word, value = words[0].lower(), words[1] if len(words) > 1 else None
-        words = words[2:]
+        word, value = words.pop().lower(), words.pop() if words else None
         if value is not None and word == b"count":
             options = options._replace(most=integer(value))
             if options.most < 1:

@@ -233,6 +233,11 @@ def test_encodings_of_hashes(pair: list[Wire], fields: int, size: int) -> None:
     both(pair, "OBJECT", "ENCODING", "h")
 
 
+def test_errors_of_numbers_of_databases(pair: list[Wire]) -> None:
+    for words in ("16 x", "x 16", "16 0", "0 16", "x x", "-1 0", "0 0"):
+        both(pair, "SWAPDB", *words.split())
+
+
 def test_errors_of_families(pair: list[Wire]) -> None:
     for command in [
         "OBJECT",

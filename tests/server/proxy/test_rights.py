@@ -81,8 +81,9 @@ def test_our_users_are_served_from_the_cache(locked: Host, upstream: Server) -> 
 
 def facts(wire: Wire) -> dict[str, int]:
     """What is counted of the upstream."""
-    pairs = (line.split(":", 1) for line in wire.ask("INFO", "cachecore").decode().splitlines()[1:])
-    return {name: int(value) for name, value in pairs if value.isdecimal()}
+    lines = wire.ask("INFO", "cachecore").decode().splitlines()
+    pairs = (line.partition(":") for line in lines if line)
+    return {name: int(value) for name, _, value in pairs if value.isdecimal()}
 
 
 @pytest.mark.parametrize(
