@@ -27,6 +27,7 @@ class Engine(Dispatcher):
     bytes_out: int
     greet: Callable[[Client], object] | None
     on_close: Callable[[Client], object] | None
+    on_end: Callable[[Client], object] | None
     on_room: Callable[[Client], object] | None
     max_clients: int
     idle_timeout: float
@@ -64,4 +65,3 @@ class Engine(Dispatcher):
     def close(self) -> None: ...
     @property
     def buffered_bytes(self) -> int: ...
-    def latencies(self) -> tuple[list[int], float]: ...

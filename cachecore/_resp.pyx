@@ -13,7 +13,9 @@ Thread safety: all of it belongs to the loop's thread.
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, EPROTO
+from libc.errno cimport (
+    EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO,
+)
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close as close_descriptor
@@ -40,7 +42,6 @@ cdef enum:
     LEAST_RECEIVED = 4096         # bytes that there is room for
     MOST_READY = 256              # clients looked at together
     ROUNDS = 16                   # of looking, until the loop has its turn
-    TIMES = 27                    # powers of two of a microsecond
     MOST_ACCEPTED = 64            # connections taken at once
     LISTENER = 1                  # a tag's bit: addresses of clients are even
 
@@ -68,7 +69,8 @@ cdef class Engine(Dispatcher):
         proxy: absent keys are left to `intercept` by the commands that C executes.
         point: bytes from which on a value is sent from where it lies.
 
-    `greet(client)` is called for every new client, `on_close(client)` after one was closed,
+    `greet(client)` is called for every new client, `on_end(client)` when one sends no more (it may
+    still read what it has asked for), `on_close(client)` after one was closed,
     `on_room(client)` when one that is `starved` has read its replies. New clients may do all unless
     `greet` says otherwise.
     """
@@ -78,8 +80,6 @@ cdef class Engine(Dispatcher):
     cdef int poll
     cdef int reserve                # a descriptor to give up when there are no others
     cdef size_t buffered
-    cdef uint64_t[TIMES] times      # commands, by the logarithm of what their clients waited
-    cdef double waited              # seconds in all
     cdef bint draining
     cdef bint working               # whoever is noted will be flushed soon
     cdef list dirty                 # who was noted
@@ -89,7 +89,7 @@ cdef class Engine(Dispatcher):
     cdef readonly dict clients, closes
     cdef readonly int64_t now
     cdef readonly uint64_t accepted, refused, bytes_in, bytes_out
-    cdef public object greet, on_close, on_room
+    cdef public object greet, on_close, on_end, on_room
     cdef public Py_ssize_t max_clients
     cdef public size_t max_unread
     cdef public double idle_timeout, command_timeout, output_timeout
@@ -200,7 +200,7 @@ cdef class Engine(Dispatcher):
             fd = cc_socket_accept(listener)
             if fd >= 0:
                 self.adopt(fd)
-            elif fd == -EMFILE or fd == -ENFILE:
+            elif fd in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM):
                 self.turn_away(listener)
             elif fd != -EINTR and fd != -ECONNABORTED and fd != -EPROTO:
                 break
@@ -290,17 +290,6 @@ cdef class Engine(Dispatcher):
                 self.timed(cc_nanoseconds() - start, self.service.commands - before)
         finally:
             self.draining = self.working = False
-
-    cdef int timed(self, uint64_t spent, uint64_t commands) noexcept:
-        """Counts commands by the nanoseconds of the turn in which they were executed."""
-        cdef int size = 0
-        self.waited += <double>spent * <double>commands * 1e-9
-        spent //= 1000
-        while spent > 1 and size < TIMES - 1:
-            spent >>= 1
-            size += 1
-        self.times[size] += commands
-        return 0
 
     cdef int look_at(self, Client client, unsigned what) except -1:
         cdef Py_ssize_t size
@@ -409,6 +398,8 @@ cdef class Engine(Dispatcher):
 
     cdef int ended(self, Client client) except -1:
         client.over, client.sent_at = True, cc_clock_ms()
+        if self.on_end is not None:
+            self.on_end(client)
         if not client.stalled:  # else what has come is executed first
             client.close("ended")
         return self.note(client)
@@ -577,12 +568,6 @@ cdef class Engine(Dispatcher):
     def buffered_bytes(self):
         """Bytes of memory in the clients' own buffers."""
         return self.buffered
-
-    def latencies(self):
-        """How long clients waited from the system's word that their sockets are readable to their
-        replies: commands by time, item i those of 2^i ... 2^(i + 1) - 1 us; and seconds in all.
-        Not of those that transports or upstreams take part in."""
-        return [self.times[at] for at in range(TIMES)], self.waited
 
 
 # --- what the engine's methods share --------------------------------------------------------------

@@ -80,6 +80,7 @@ cdef class Client:
     cdef public bytes name
     cdef public bint aborted      # EXEC will refuse the transaction
     cdef public bint touched      # a watched key was written
+    cdef public bint unchanged    # see `values.unchanged`
     cdef public bint patient      # is not closed for being idle: it listens
     cdef public bint starved      # the engine's `on_room` is called when it has read its replies
     cdef readonly set watching    # keys, with their prefix

@@ -69,6 +69,7 @@ class Client:
     aborted: bool
     touched: bool
     patient: bool
+    unchanged: bool
     starved: bool
     private: bool
     watching: set[bytes] | None

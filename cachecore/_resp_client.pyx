@@ -116,6 +116,7 @@ cdef class Client:
         prefix: what the keys of its database begin with in the cache: one byte.
         closed: why it was closed; None while it is open.
         watching, touched, aborted: of its transaction.
+        unchanged: a handler of a write command sets it where it wrote nothing.
         patient: is not closed for being idle.
         starved: `engine.on_room(client)` is to be called once, when it has read its replies.
         state: a dict for what handlers remember.
@@ -294,6 +295,8 @@ cdef class Client:
 
     def get_buffer(self, hint):
         """Where to receive bytes; `buffer_updated` must follow at once."""
+        if self.closed is not None:
+            return memoryview(bytearray(BUFFER))  # nobody reads them
         return PyMemoryView_FromMemory(self.engine.buffer, BUFFER, PyBUF_WRITE)
 
     def buffer_updated(self, size_t size):

@@ -1,9 +1,14 @@
 # What executes commands, as the engine inherits it.
 
+from libc.stdint cimport uint64_t
+
 from cachecore._resp_client cimport Client, Command, Host
 from cachecore.cc_out cimport cc_out
 from cachecore.cc_resp cimport cc_resp_request, cc_resp_result
 from cachecore.cc_serve cimport cc_service
+
+cdef enum:
+    TIMES = 27  # powers of two of a microsecond
 
 
 cdef class Dispatcher(Host):
@@ -12,11 +17,14 @@ cdef class Dispatcher(Host):
     cdef readonly dict commands
     cdef readonly object loop
     cdef dict told                 # errors that handlers made, by their first words
+    cdef uint64_t[TIMES] times     # commands, by the logarithm of what their clients waited
+    cdef double waited             # seconds in all
     cdef bint judged               # see `guarded`
     cdef public size_t max_buffered
     cdef public object intercept
     cdef public object server      # whatever handlers are to reach: settings, users
 
+    cdef int timed(self, uint64_t spent, uint64_t commands) noexcept
     cdef bint must_wait(self, Client client) noexcept
     cdef Py_ssize_t consume(self, Client client, char *data, size_t size) except -1
     cdef int perform(self, Client client, char *data) except -1

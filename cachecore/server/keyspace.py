@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from cachecore._core import Cache
+from cachecore._keyspace import count_keys
 from cachecore._resp_values import ReplyError
 
 SHARE = 1 / 50  # of the time that may go into counting for INFO
@@ -36,6 +37,10 @@ class Keyspace:
             raise ReplyError("ERR DB index is out of range")
         self.used.add(number)
         return bytes((number,))
+
+    def size(self, number: int) -> int:
+        """Keys of a database; expired ones, too, for as long as nobody has noticed."""
+        return len(self._cache) if len(self.used) == 1 else count_keys(self._cache, number)
 
     def sizes(self, *, recent: bool = False) -> dict[int, int]:
         """Keys of each database that has any.

@@ -7,6 +7,7 @@ from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import FARTHEST, LEAST, MOST, integer, shown
 from cachecore.server.commands.registry import Handler, Table
+from cachecore.server.commands.values import unchanged
 
 TABLE = Table()
 
@@ -28,7 +29,7 @@ def _expire(command: str, unit: int, *, relative: bool) -> Handler:
         if conditions:
             present = deadline_of(client.cache, key)
             if present is None or not _allow(conditions, when, present):
-                return 0
+                return unchanged(client, 0)
         return int(expire_at(client.cache, key, when))
 
     handler.__doc__ = f"{command.upper()} key time [NX | XX | GT | LT]."
@@ -82,5 +83,5 @@ def persist(client: Client, args: list[bytes]) -> int:
     """PERSIST key."""
     key = client.prefix + args[1]
     if deadline_of(client.cache, key) in (None, NEVER):
-        return 0
+        return unchanged(client, 0)
     return int(expire_at(client.cache, key, NEVER))

@@ -11,7 +11,7 @@ from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import LEAST, MOST, NOT_FLOAT, cursor, integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import read_options
-from cachecore.server.commands.values import SYNTAX, change, hash_at, put
+from cachecore.server.commands.values import SYNTAX, change, hash_at, put, unchanged
 
 TABLE = Table()
 AT_ONCE = 512  # fields of a hash that HSCAN returns all together
@@ -44,7 +44,7 @@ def hsetnx(client: Client, args: list[bytes]) -> int:
     """HSETNX key field value."""
     found = hash_at(client, args[1])
     if found is not None and args[2] in found:
-        return 0
+        return unchanged(client, 0)
     return change(client, args[1], found, [args[2], args[3]])
 
 
@@ -59,7 +59,7 @@ def hdel(client: Client, args: list[bytes]) -> int:
         client.cache.delete(client.prefix + args[1])
     elif count:
         put(client, args[1], value, KEEP)
-    return count
+    return count or unchanged(client, 0)
 
 
 @TABLE.command("hincrby", 4, flags="write denyoom fast", keys=(1, 1, 1))

@@ -8,7 +8,7 @@ from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import small_integer
 from cachecore.server.commands.registry import Table
 from cachecore.server.commands.scan import names_in
-from cachecore.server.commands.values import SYNTAX, TOO_LARGE
+from cachecore.server.commands.values import SYNTAX, TOO_LARGE, unchanged
 
 TABLE = Table()
 
@@ -62,7 +62,7 @@ def rename(client: Client, args: list[bytes]) -> str:
 @TABLE.command("renamenx", 3, flags="write fast", keys=(1, 2, 1))
 def renamenx(client: Client, args: list[bytes]) -> int:
     """RENAMENX key name."""
-    return int(_rename(client, args, over=False))
+    return 1 if _rename(client, args, over=False) else unchanged(client, 0)
 
 
 def _rename(client: Client, args: list[bytes], *, over: bool) -> bool:
@@ -92,10 +92,10 @@ def copy(client: Client, args: list[bytes]) -> int:
     if source == target:
         raise ReplyError("ERR source and destination objects are the same")
     if source not in client.cache or (target in client.cache and not replace):
-        return 0
+        return unchanged(client, 0)
     _carry(client, source, target, keep=True)
     client.engine.touch([target])
-    return 1
+    return unchanged(client, 1)  # the source, that is
 
 
 @TABLE.command("move", 3, flags="write fast", keys=(1, 1, 1))
@@ -105,7 +105,7 @@ def move(client: Client, args: list[bytes]) -> int:
     if source == target:
         raise ReplyError("ERR source and destination objects are the same")
     if source not in client.cache or target in client.cache:
-        return 0
+        return unchanged(client, 0)
     _carry(client, source, target)
     client.engine.touch([target])
     return 1

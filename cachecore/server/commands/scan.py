@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from cachecore._core import Cache
-from cachecore._keyspace import Hash, count_keys, random_key, scan
+from cachecore._keyspace import Hash, random_key, scan
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import MOST, cursor, integer
@@ -71,4 +71,5 @@ def randomkey(client: Client, args: list[bytes]) -> bytes | None:
 @TABLE.command("dbsize", 1, flags="readonly fast")
 def dbsize(client: Client, args: list[bytes]) -> int:
     """DBSIZE."""
-    return count_keys(client.cache, client.database)
+    size: int = client.engine.server.keyspace.size(client.database)
+    return size

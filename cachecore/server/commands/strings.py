@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from cachecore._keyspace import KEEP, NEVER, OWN, add_floats, expire_at, fits, is_float
+from cachecore._keyspace import (
+    KEEP,
+    NEVER,
+    OWN,
+    add_floats,
+    deadline_of,
+    expire_at,
+    fits,
+    is_float,
+)
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
 from cachecore.server.commands.numbers import NOT_FLOAT, deadline, integer
 from cachecore.server.commands.registry import Table
-from cachecore.server.commands.values import SYNTAX, TOO_LARGE, put, string_at
+from cachecore.server.commands.values import SYNTAX, TOO_LARGE, put, string_at, unchanged
 
 TABLE = Table()
 MOST_BYTES = 512 << 20  # of a string
@@ -39,7 +48,7 @@ def set_(client: Client, args: list[bytes]) -> str | bytes | None:
     if b"nx" in options or b"xx" in options:
         present = client.prefix + args[1] in client.cache
         if present == (b"nx" in options):
-            return old
+            return unchanged(client, old)
     put(client, args[1], args[2], until)
     return old if b"get" in options else "OK"
 
@@ -91,7 +100,7 @@ def psetex(client: Client, args: list[bytes]) -> str:
 def setnx(client: Client, args: list[bytes]) -> int:
     """SETNX key value."""
     if client.prefix + args[1] in client.cache:
-        return 0
+        return unchanged(client, 0)
     put(client, args[1], args[2])
     return 1
 
@@ -111,7 +120,7 @@ def msetnx(client: Client, args: list[bytes]) -> int:
     if not all(fits(client.cache, client.prefix + name, value) for name, value in pairs):
         raise ReplyError(TOO_LARGE)
     if any(client.prefix + name in client.cache for name, _ in pairs):
-        return 0
+        return unchanged(client, 0)
     for name, value in pairs:
         put(client, name, value)
     return 1
@@ -133,9 +142,13 @@ def getex(client: Client, args: list[bytes]) -> bytes | None:
     """GETEX key [PERSIST | EX s | PX ms | EXAT s | PXAT ms]."""
     options, lifetime = _options(args, 2, {b"persist"})
     value = string_at(client, args[1])
-    if value is not None and (options or lifetime):
-        until = NEVER if lifetime is None else _until(client, lifetime, "getex")
-        expire_at(client.cache, client.prefix + args[1], until)
+    if value is None or not (options or lifetime):
+        return unchanged(client, value)
+    key = client.prefix + args[1]
+    until = NEVER if lifetime is None else _until(client, lifetime, "getex")
+    if until == NEVER == deadline_of(client.cache, key):
+        return unchanged(client, value)
+    expire_at(client.cache, key, until)
     return value
 
 

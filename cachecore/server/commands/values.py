@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from cachecore._keyspace import OWN, Hash, put_fields, store
 from cachecore._resp_client import Client
 from cachecore._resp_values import ReplyError
@@ -9,6 +11,8 @@ from cachecore._resp_values import ReplyError
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 TOO_LARGE = "OOM command not allowed when used memory > 'maxmemory'."
 SYNTAX = "ERR syntax error"
+
+_R = TypeVar("_R")
 
 
 def string_at(client: Client, name: bytes) -> bytes | None:
@@ -25,6 +29,12 @@ def hash_at(client: Client, name: bytes) -> Hash | None:
     if value is not None and not isinstance(value, Hash):
         raise ReplyError(WRONG_TYPE)
     return value
+
+
+def unchanged(client: Client, reply: _R) -> _R:
+    """The reply of a write command that wrote nothing: who watches its keys is not told."""
+    client.unchanged = True
+    return reply
 
 
 def put(client: Client, name: bytes, value: bytes | Hash, deadline: int = OWN) -> None:

@@ -41,7 +41,7 @@ class Command:
     """One line of the table.
 
     Attributes:
-        write: what its flags say.
+        blocking, write: what its flags say.
         known: whether its places of keys tell all that it writes.
         plain: whether it is no more than its flags and places of keys tell.
         short: whether it is one of SHORT.
@@ -49,14 +49,14 @@ class Command:
         needs: what a client must be allowed to: a sum of MAY_...
     """
 
-    __slots__ = ("_first", "_last", "_specs", "_step", "known", "name", "needs", "plain", "short",
-                 "unsafe", "write")  # fmt: skip
+    __slots__ = ("_first", "_last", "_specs", "_step", "blocking", "known", "name", "needs",
+                 "plain", "short", "unsafe", "write")  # fmt: skip
 
     def __init__(self, name: bytes, flags: set[bytes], keys: Sequence[int], specs: Any) -> None:
         self.name = name
         self._first, self._last, self._step = keys
         self._specs = [_search(spec) for spec in specs]
-        self.write = b"write" in flags
+        self.blocking, self.write = b"blocking" in flags, b"write" in flags
         self.known = bool(self._first) and b"movablekeys" not in flags and name not in FAR
         family = name.partition(b"|")[0]
         reads, harmless = b"readonly" in flags, family in HARMLESS

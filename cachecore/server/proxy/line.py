@@ -99,6 +99,12 @@ class Line(asyncio.Protocol):
         self._part = b""  # of such a reply
         self._opening = proxy.loop.create_task(self._open(said))
 
+    @property
+    def blocks(self) -> bool:
+        """Whether the reply that is expected next may be long in coming."""
+        command = self.expected[0].command if self.expected else None
+        return command is not None and command.blocking
+
     # --- opening, closing
 
     async def _open(self, said: list[bytes]) -> None:

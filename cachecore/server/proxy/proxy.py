@@ -37,8 +37,8 @@ class Proxy:
     """Answers an engine's clients from its cache and an upstream. Belongs to the loop's thread.
 
     Args:
-        engine: Made with `proxy=True`; its `intercept`, `on_room`, `greet` and `on_close` become
-            the proxy's, which calls the latter that were there.
+        engine: Made with `proxy=True`; its `intercept`, `greet` and `on_...` become the proxy's,
+            which calls the `greet` and `on_close` that were there.
         url: Of the upstream, as RedisTier takes it: redis://, rediss://, unix://,
             redis+sentinel://, redis+cluster://. Its user is who reads for all clients that do not
             authenticate, and its database is theirs at first.
@@ -96,6 +96,7 @@ class Proxy:
         self._watching: asyncio.Task[None] | None = None
         self._greet, self._on_close = engine.greet, engine.on_close
         engine.intercept, engine.greet, engine.on_close = self._command, self._came, self._left
+        engine.on_end = self._ended
         engine.on_room = lambda client: self._guests[client.id].room()
 
     async def start(self) -> None:
@@ -124,6 +125,11 @@ class Proxy:
         if self._greet is not None:
             self._greet(client)
         self._guests[client.id] = Guest(self, client)
+
+    def _ended(self, client: Client) -> None:
+        """It sends no more: what it waits for by BLPOP and the like is left to others at once."""
+        if any(line.blocks for line in self._guests[client.id].lines.values()):
+            client.close("ended", now=True)
 
     def _left(self, client: Client) -> None:
         if (guest := self._guests.pop(client.id, None)) is not None:

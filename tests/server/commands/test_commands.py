@@ -217,6 +217,35 @@ def test_databases_are_counted_apart(pair: list[Wire]) -> None:
     both(pair, "RANDOMKEY")
 
 
+# --- transactions ---
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "SET s v", "SET s v NX", "SET s v XX", "SET s v GET", "SET s v XX GET", "SETNX s v",
+        "MSETNX s v x y", "SETEX s 100 v", "GETSET s v", "GETDEL s", "GETEX s", "GETEX s PERSIST",
+        "GETEX s EX 100", "APPEND s v", "SETRANGE s 0 v", "INCR s", "INCR n", "INCRBYFLOAT n 0",
+        "DEL s", "UNLINK s", "DEL x", "EXPIRE s 100", "EXPIRE s 100 NX", "EXPIRE s 100 XX",
+        "PEXPIREAT s 1", "PERSIST s", "PERSIST t", "RENAME s x", "RENAME x s", "RENAMENX s t",
+        "RENAMENX t s", "COPY s t", "COPY t s", "COPY t s REPLACE", "MOVE s 3", "MOVE x 3",
+        "HSET h f v", "HSET h f w", "HSETNX h f w", "HSETNX h g w", "HDEL h f", "HDEL h g",
+        "HINCRBY h n 0", "HINCRBY h f 1", "HSET s f v", "FLUSHDB", "FLUSHALL", "SWAPDB 0 3",
+        "TOUCH s", "GET s", "HGETALL h", "EXPIRE x 100", "SETRANGE s 5 x", "MSET s v",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("watched", ["s", "t", "h", "n", "x"])
+def test_what_aborts_a_transaction(pair: list[Wire], watched: str, command: str) -> None:
+    """Whatever wrote a watched key, for Redis; what wrote nothing does not."""
+    for line in ("SET s v", "SET t v EX 1000", "SET n 5", "HSET h f v", "WATCH " + watched):
+        both(pair, *line.split())
+    ours, theirs = [wire.call(*command.split()) for wire in pair]
+    assert type(ours) is type(theirs)
+    both(pair, "MULTI")
+    both(pair, "PING")
+    both(pair, "EXEC")
+
+
 # --- looking ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -308,6 +309,22 @@ def test_a_blocked_client_keeps_nobody_waiting(proxy: ProxyProcess) -> None:
         other.lpush("list", "x")
         waiter.join()
     assert got == [(b"list", b"x")]
+
+
+def test_who_leaves_while_blocked_takes_nothing(proxy: ProxyProcess) -> None:
+    with proxy.client() as other:
+        for at in range(5):
+            wire = Wire(proxy.port)
+            wire.send(b"BLPOP list 0\r\n")
+            eventually(lambda: other.info("clients")["blocked_clients"] == 1)
+            if at % 2:
+                wire.close()
+            else:
+                wire.sock.shutdown(socket.SHUT_WR)
+            eventually(lambda: other.info("clients")["blocked_clients"] == 0)
+            wire.close()
+        assert other.rpush("list", "x") == 1
+        assert other.llen("list") == 1
 
 
 def test_client_tracking_of_a_client_works(proxy: ProxyProcess, upstream: Server) -> None:
