@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from cachecore.tiers.testing import eventually
+from server.hosts import resident
 from server.proxy.conftest import Start
 from server.proxy.proxies import ProxyProcess, Wire, client
 from servers import Server, redis_server
@@ -353,10 +354,10 @@ def test_who_does_not_read_does_not_fill_the_proxys_memory(start: Start, upstrea
     with client(upstream.port) as behind:
         behind.set("big", b"x" * (3 << 20))
         wire = Wire(proxy.port)
-        before = resident(proxy)
+        before = resident(proxy.process.pid)
         wire.send(b"GET big\r\n" * 40)
         time.sleep(0.5)  # it could take all of it
-        assert resident(proxy) < before + (30 << 20)
+        assert resident(proxy.process.pid) < before + (30 << 20)
         for _ in range(40):
             assert wire.line() == b"$3145728\r\n"
             assert wire.read((3 << 20) + 2) == b"x" * (3 << 20) + b"\r\n"
@@ -382,17 +383,11 @@ def test_an_upstream_that_does_not_read_does_not_fill_it_either(
     except TimeoutError:
         pass
     assert sent < 1000
-    assert resident(proxy) < 200 << 20
+    assert resident(proxy.process.pid) < 200 << 20
     upstream.send(signal.SIGCONT)
     wire.sock.settimeout(10)
     assert [wire.line() for _ in range(sent)] == [b"+OK\r\n"] * sent
     wire.close()
-
-
-def resident(proxy: ProxyProcess) -> int:
-    """Bytes of memory that it holds."""
-    with open(f"/proc/{proxy.process.pid}/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
 
 
 def test_errors_are_redis_errors(proxy: ProxyProcess) -> None:
