@@ -43,6 +43,7 @@ install() {
 need_watchers() {
     need "prometheus --version && promtool --version" prometheus
     need "chromium --version" chromium
+    need "prometheus-redis-exporter --version" prometheus-redis-exporter
 }
 
 # The servers that the tests of tiers start themselves.
