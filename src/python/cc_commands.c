@@ -4,6 +4,7 @@
 #include <math.h>
 
 enum { PREFETCH = 16 }; /* keys of an MGET whose lines are fetched ahead */
+enum { PAGE = 4096, LINE = 64, LINES = 4, AHEAD = 64 * 1024 }; /* the same of a large value's pages */
 
 static const char NOT_INTEGER[] = "ERR value is not an integer or out of range";
 static const char TOO_LARGE[] = "OOM command not allowed when used memory > 'maxmemory'.";
@@ -81,6 +82,10 @@ void cc_value_put(const cc_service *service, cc_out *out, PyObject *value)
         cc_resp_put_bulk(out, bytes, size);
         return;
     }
+    /* The kernel copies it later, and begins each page with lines that nothing has fetched yet. */
+    for (size_t at = 0; at < size && at < AHEAD; at += PAGE - ((uintptr_t)(bytes + at) & (PAGE - 1)))
+        for (size_t line = 0; line < LINES; line++)
+            CC_PREFETCH(bytes + at + line * LINE);
     cc_resp_put_head(out, '$', (int64_t)size);
     if (cc_out_point(out, bytes, size, value))
         Py_INCREF(value);
