@@ -32,10 +32,12 @@ class Browser:
 
         # Chromium expects them as descriptors 3 and 4.
         place = f'exec "$0" "$@" 3<&{theirs} 4>&{ours}'
+        # A sanitizer of ours is none of its business.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         with open(folder / "chromium.log", "wb") as log:
             self._process = subprocess.Popen(
                 ["bash", "-c", place, program, *FLAGS, f"--user-data-dir={folder / 'profile'}"],
-                pass_fds=(theirs, ours), stdout=log, stderr=log,
+                pass_fds=(theirs, ours), stdout=log, stderr=log, env=environment,
             )  # fmt: skip
         os.close(theirs)
         os.close(ours)
